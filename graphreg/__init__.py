@@ -1,0 +1,1 @@
+"""Discrete registration on keypoint graphs."""

@@ -1,0 +1,81 @@
+"""What a transform is: a map from fixed world points to moving world points, in mm."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from inrreg.errors import TransformError
+from inrreg.space import Grid
+
+CHUNK = 1 << 18
+"""Points evaluated at once where memory would otherwise grow with the image."""
+
+
+class Transform(nn.Module, ABC):
+    """T: fixed world point -> moving world point, RAS mm; T(x) = x + u(x).
+
+    A concrete transform gives ``displacement`` and, for saving, ``config`` and ``from_config``; all else follows.
+    Where it can render itself on a whole grid faster than point by point it overrides ``displacement_on`` and ``jacobian_on``.
+    """
+
+    ndim: int
+
+    @abstractmethod
+    def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
+        """u at fixed world points, mm."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What ``from_config`` needs to build the same transform, tensors aside; JSON values only."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The transform of ``config`` with placeholder tensors, to be filled by ``load_state_dict``."""
+
+    def forward(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
+        """Where fixed world points lie in the moving image, mm."""
+        return points + self.displacement(points)
+
+    def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
+        """dT_i / dx_j at fixed world points, mm per mm; forward-mode unless the transform knows better."""
+        columns = [torch.func.jvp(self.displacement, (points,), (direction.expand_as(points),))[1] for direction in torch.eye(self.ndim, dtype=points.dtype, device=points.device)]
+        return torch.stack(columns, -1) + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+
+    def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
+        """u at every voxel of ``grid``, mm, in single precision, on the device of the transform."""
+        return self._by_chunks(self.displacement, grid)
+
+    def jacobian_on(self, grid: Grid) -> Float[Tensor, "*shape d d"]:
+        """The Jacobian at every voxel of ``grid``."""
+        return self._by_chunks(self.jacobian, grid)
+
+    def inverse(self, tolerance_mm: float = 0.05) -> "Transform":
+        """The map from moving to fixed world points, to ``tolerance_mm``; see ``NumericInverse``.
+
+        Raises:
+            InversionError: on evaluation, where a point cannot be inverted.
+        """
+        from inrreg.transforms.inverse import NumericInverse
+
+        return NumericInverse(self, tolerance_mm)
+
+    def refine(self, spacing_mm: float) -> None:
+        """Give the transform finer degrees of freedom without changing the map.
+
+        Raises:
+            TransformError: this transform has no lattice to refine.
+        """
+        raise TransformError(f"{type(self).__name__} has no lattice to refine to {spacing_mm} mm; leave `control_spacing` out of its levels")
+
+    @property
+    def device(self) -> torch.device:
+        return next((t.device for t in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
+
+    def _by_chunks(self, function: Any, grid: Grid) -> Tensor:
+        points = grid.points(device=self.device).reshape(-1, self.ndim)
+        values = torch.cat([function(part) for part in points.split(CHUNK)])
+        return values.reshape(*grid.shape, *values.shape[1:])

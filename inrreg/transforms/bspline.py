@@ -1,0 +1,97 @@
+"""Free-form deformation: a lattice of cubic B-spline coefficients (Rueckert et al., IEEE TMI 1999)."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from inrreg.image import Image
+from inrreg.sampling import spatial_gradient, spline_combination
+from inrreg.separable import apply_along_axes, resampling, spline_coefficients
+from inrreg.space import Grid
+from inrreg.transforms.base import Transform
+
+
+class BSpline(Transform):
+    """u(x) = sum of coefficient times cubic B-spline over ``lattice``; ``coefficients`` is ``[d, *lattice.shape]`` in mm.
+
+    Beyond the lattice the border value holds. On a grid whose axes point along the lattice's, u and its derivatives are
+    rendered exactly by one small matrix product an axis.
+    """
+
+    def __init__(self, lattice: Grid) -> None:
+        super().__init__()
+        self.ndim, self.lattice = lattice.ndim, lattice
+        self.coefficients = nn.Parameter(torch.zeros(lattice.ndim, *lattice.shape))
+
+    @classmethod
+    def over(cls, grid: Grid, spacing_mm: float) -> Self:
+        """The identity with knots ``spacing_mm`` apart that reach past every voxel of ``grid``."""
+        return cls(grid.covering(spacing_mm, margin=1))
+
+    def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
+        return spline_combination(self._image(), points).movedim(0, -1)
+
+    def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
+        gradient = spatial_gradient(self.coefficients, self.lattice, points, 3)
+        return gradient.movedim(0, -2) + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+
+    def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
+        if not grid.aligned_with(self.lattice):
+            return super().displacement_on(grid)
+        return render(self.coefficients, self.lattice, grid)
+
+    def jacobian_on(self, grid: Grid) -> Float[Tensor, "*shape d d"]:
+        if not grid.aligned_with(self.lattice):
+            return super().jacobian_on(grid)
+        return render_jacobian(self.coefficients, self.lattice, grid)
+
+    def refine(self, spacing_mm: float) -> None:
+        """Move to a lattice of ``spacing_mm``, whose spline interpolates the present map at the new knots."""
+        finer = self.lattice.covering(spacing_mm)
+        with torch.no_grad():
+            self.coefficients = nn.Parameter(spline_lattice(render(self.coefficients, self.lattice, finer).movedim(-1, 0)))
+        self.lattice = finer
+
+    def _image(self) -> Image:
+        return Image(self.coefficients, self.lattice, "coefficients")
+
+    def config(self) -> dict[str, Any]:
+        return {"lattice": self.lattice.to_json()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        return cls(Grid.from_json(config["lattice"]))
+
+
+def spline_lattice(values: Float[Tensor, "c *lattice"]) -> Float[Tensor, "c *lattice"]:
+    """The coefficients whose spline passes through ``values`` at the knots."""
+    return apply_along_axes(values, [spline_coefficients(n) for n in values.shape[1:]])
+
+
+def render(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d"]:
+    """The spline combination at every voxel of an aligned ``grid``."""
+    return apply_along_axes(coefficients, resampling(grid, lattice, order=3)).movedim(0, -1)
+
+
+def render_jacobian(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d d"]:
+    """I + Du at every voxel of an aligned ``grid``, by world axes."""
+    d = lattice.ndim
+    along_index = [apply_along_axes(coefficients, resampling(grid, lattice, order=3, derivatives=[int(a == axis) for a in range(d)])) for axis in range(d)]
+    world = torch.as_tensor(np.linalg.inv(lattice.direction), dtype=coefficients.dtype, device=coefficients.device)
+    gradient = torch.stack(along_index, -1).movedim(0, -2) @ world
+    return gradient + torch.eye(d, dtype=coefficients.dtype, device=coefficients.device)
+
+
+@dataclass(frozen=True)
+class FreeForm:
+    """Builds a free-form deformation with knots ``spacing_mm`` apart over the fixed grid."""
+
+    spacing_mm: float = 16.0
+
+    def build(self, grid: Grid, generator: torch.Generator) -> BSpline:
+        """The identity over ``grid``."""
+        return BSpline.over(grid, self.spacing_mm)

@@ -1,0 +1,75 @@
+"""Several transforms one after the other."""
+
+from collections.abc import Sequence
+from typing import Any, Self, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from inrreg.space import Grid
+from inrreg.transforms.base import CHUNK, Transform
+from inrreg.transforms.linear import Linear
+
+
+class Composite(Transform):
+    """T(x) = T_n(... T_2(T_1(x))): the first of ``stages`` is applied first, to the fixed point."""
+
+    stages: nn.ModuleList
+
+    def __init__(self, stages: Sequence[Transform]) -> None:
+        super().__init__()
+        flat = [inner for stage in stages for inner in (stage.chain if isinstance(stage, Composite) else [stage])]
+        self.stages = nn.ModuleList(flat)
+        self.ndim = flat[0].ndim
+
+    @property
+    def chain(self) -> list[Transform]:
+        return cast(list[Transform], list(self.stages))
+
+    def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
+        return self._continue(points, self.chain[0].displacement(points))
+
+    def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
+        first = self.chain[0].displacement_on(grid)
+        points = grid.points(device=first.device)
+        parts = zip(points.reshape(-1, self.ndim).split(CHUNK), first.reshape(-1, self.ndim).split(CHUNK), strict=True)
+        return torch.cat([self._continue(p, u) for p, u in parts]).reshape(first.shape)
+
+    def _continue(self, points: Tensor, displacement: Tensor) -> Tensor:
+        """Displacements add along the chain, so small ones keep their precision far from the world origin."""
+        for stage in self.chain[1:]:
+            displacement = displacement + stage.displacement(points + displacement)
+        return displacement
+
+    def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
+        return self._chain(points, self.chain[0].jacobian(points), self.chain[0].displacement(points))
+
+    def jacobian_on(self, grid: Grid) -> Float[Tensor, "*shape d d"]:
+        d = self.ndim
+        first, moved, points = self.chain[0].jacobian_on(grid), self.chain[0].displacement_on(grid), grid.points(device=self.device)
+        parts = zip(points.reshape(-1, d).split(CHUNK), first.reshape(-1, d, d).split(CHUNK), moved.reshape(-1, d).split(CHUNK), strict=True)
+        return torch.cat([self._chain(*part) for part in parts]).reshape(first.shape)
+
+    def _chain(self, points: Tensor, total: Tensor, displacement: Tensor) -> Tensor:
+        for stage in self.chain[1:]:
+            total = stage.jacobian(points + displacement) @ total
+            displacement = displacement + stage.displacement(points + displacement)
+        return total
+
+    def inverse(self, tolerance_mm: float = 0.05) -> Transform:
+        """The inverses in reverse order, in closed form where every stage has one; else numerically, of the whole chain."""
+        if all(isinstance(stage, Linear) for stage in self.chain):
+            return Composite([stage.inverse() for stage in reversed(self.chain)])
+        return super().inverse(tolerance_mm)
+
+    def config(self) -> dict[str, Any]:
+        from inrreg.transforms.serialise import to_config
+
+        return {"stages": [to_config(stage) for stage in self.chain]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        from inrreg.transforms.serialise import from_config
+
+        return cls([from_config(stage) for stage in config["stages"]])

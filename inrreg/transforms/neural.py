@@ -1,0 +1,110 @@
+"""A coordinate network as a transform, and the lattice rendering that lets it meet full-grid measures cheaply."""
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from inrreg.errors import TransformError
+from inrreg.fields import FIELDS
+from inrreg.image import Image
+from inrreg.sampling import spatial_gradient, spline_combination
+from inrreg.space import Cube, Grid
+from inrreg.transforms.base import Transform
+from inrreg.transforms.bspline import render, render_jacobian, spline_lattice
+
+
+class Neural(Transform):
+    """u(x) = scale_mm * field((x - cube centre) / cube half-width), with any network ``field``: cube coordinates -> d numbers.
+
+    ``name`` and ``options`` say how ``FIELDS`` builds the network again; without them it can be used but not saved.
+    """
+
+    def __init__(self, network: nn.Module, cube: Cube, scale_mm: float = 1.0, name: str = "", options: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.network, self.cube, self.scale_mm, self.name, self.options = network, cube, scale_mm, name, options or {}
+        self.ndim = len(cube.center)
+
+    def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
+        unit = self.cube.to_unit(points).to(next(self.network.parameters()).dtype)
+        return (self.scale_mm * self.network(unit)).to(points.dtype)
+
+    def config(self) -> dict[str, Any]:
+        if self.name not in FIELDS:
+            raise TransformError(f"a network of type {type(self.network).__name__} has no name to be saved under; add it to inrreg.fields.FIELDS and give Neural its name and options")
+        return {"field": self.name, "options": self.options, "center": list(self.cube.center), "half_width": self.cube.half_width, "scale_mm": self.scale_mm}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        cube = Cube(tuple(config["center"]), config["half_width"])
+        network = FIELDS[config["field"]](ndim=len(cube.center), outputs=len(cube.center), **config["options"])
+        return cls(network, cube, config["scale_mm"], config["field"], config["options"])
+
+
+class Render(Transform):
+    """The cubic B-spline that passes through another transform's displacement at the knots of ``lattice``.
+
+    The inner field is asked once a knot instead of once a voxel, and what results is a free-form deformation whose
+    coefficients a network predicts: C2, with analytic derivatives, rendered on any aligned grid by matrix products.
+    """
+
+    def __init__(self, inner: Transform, lattice: Grid) -> None:
+        super().__init__()
+        self.inner, self.lattice, self.ndim = inner, lattice, inner.ndim
+
+    @classmethod
+    def over(cls, inner: Transform, grid: Grid, spacing_mm: float) -> Self:
+        """``inner`` asked on a lattice of ``spacing_mm`` that reaches past every voxel of ``grid``."""
+        return cls(inner, grid.covering(spacing_mm, margin=1))
+
+    def coefficients(self) -> Float[Tensor, "d *lattice"]:
+        """The spline coefficients on the lattice, mm."""
+        return spline_lattice(self.inner.displacement_on(self.lattice).movedim(-1, 0))
+
+    def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
+        return spline_combination(Image(self.coefficients(), self.lattice, "coefficients"), points).movedim(0, -1)
+
+    def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
+        gradient = spatial_gradient(self.coefficients(), self.lattice, points, 3)
+        return gradient.movedim(0, -2) + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+
+    def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
+        return render(self.coefficients(), self.lattice, grid) if grid.aligned_with(self.lattice) else super().displacement_on(grid)
+
+    def jacobian_on(self, grid: Grid) -> Float[Tensor, "*shape d d"]:
+        return render_jacobian(self.coefficients(), self.lattice, grid) if grid.aligned_with(self.lattice) else super().jacobian_on(grid)
+
+    def refine(self, spacing_mm: float) -> None:
+        """Ask the inner field on a lattice of ``spacing_mm`` from now on: detail that it held between the old knots appears."""
+        self.lattice = self.lattice.covering(spacing_mm)
+
+    def config(self) -> dict[str, Any]:
+        from inrreg.transforms.serialise import to_config
+
+        return {"inner": to_config(self.inner), "lattice": self.lattice.to_json()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        from inrreg.transforms.serialise import from_config
+
+        return cls(from_config(config["inner"]), Grid.from_json(config["lattice"]))
+
+
+@dataclass(frozen=True)
+class NeuralModel:
+    """Builds a coordinate-network transform over the fixed grid; ``lattice_mm`` asks for it to be rendered on a lattice of that spacing."""
+
+    network: str = "siren"
+    options: dict[str, Any] = field(default_factory=dict)
+    scale_mm: float = 10.0
+    lattice_mm: float | None = None
+
+    def build(self, grid: Grid, generator: torch.Generator) -> Transform:
+        """The identity over ``grid``, its weights drawn from ``generator``."""
+        if self.network not in FIELDS:
+            raise TransformError(f"no field is called {self.network!r}; choose one of {', '.join(FIELDS)}")
+        network = FIELDS[self.network](ndim=grid.ndim, outputs=grid.ndim, generator=generator, **self.options)
+        neural = Neural(network, Cube.around(grid), self.scale_mm, self.network, dict(self.options))
+        return neural if self.lattice_mm is None else Render.over(neural, grid, self.lattice_mm)

@@ -1,0 +1,67 @@
+"""Saving and loading transforms: weights as safetensors, everything else as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from inrreg.errors import TransformError
+from inrreg.transforms.base import Transform
+from inrreg.transforms.bspline import BSpline
+from inrreg.transforms.composite import Composite
+from inrreg.transforms.displacement import DenseDisplacement
+from inrreg.transforms.inverse import NumericInverse
+from inrreg.transforms.linear import Affine, Rigid, Translation
+from inrreg.transforms.neural import Neural, Render
+
+TYPES: dict[str, type[Transform]] = {t.__name__: t for t in (Translation, Rigid, Affine, DenseDisplacement, BSpline, Neural, Render, Composite, NumericInverse)}
+FRAME = "RAS mm; maps fixed world points to moving world points"
+SCHEMA = 1
+
+
+def to_config(transform: Transform) -> dict[str, Any]:
+    """The JSON description of ``transform``, tensors aside.
+
+    Raises:
+        TransformError: a type that ``TYPES`` does not name.
+    """
+    name = type(transform).__name__
+    if name not in TYPES:
+        raise TransformError(f"a transform of type {name} cannot be saved; add it to inrreg.transforms.serialise.TYPES")
+    return {"type": name, **transform.config()}
+
+
+def from_config(config: dict[str, Any]) -> Transform:
+    """The transform of a description, with placeholder tensors."""
+    if config.get("type") not in TYPES:
+        raise TransformError(f"no transform type is called {config.get('type')!r}; this version knows {', '.join(TYPES)}")
+    return TYPES[config["type"]].from_config(config)
+
+
+def save_transform(transform: Transform, folder: Path) -> None:
+    """Write ``folder/transform.json`` and ``folder/weights.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {"schema": SCHEMA, "frame": FRAME, "transform": to_config(transform)}
+    (folder / "transform.json").write_text(json.dumps(description, indent=1) + "\n")
+    save_file({name: value.detach().cpu().contiguous() for name, value in transform.state_dict().items()}, str(folder / "weights.safetensors"))
+
+
+def load_transform(folder: Path, device: torch.device | str = "cpu") -> Transform:
+    """Read what ``save_transform`` wrote.
+
+    Raises:
+        TransformError: files that are missing, damaged, or of another schema.
+    """
+    try:
+        description = json.loads((folder / "transform.json").read_text())
+        weights = load_file(str(folder / "weights.safetensors"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TransformError(f"{folder} holds no readable transform ({error}); point to a folder that inrreg wrote") from error
+    if description.get("schema") != SCHEMA:
+        raise TransformError(f"{folder} has transform schema {description.get('schema')}, this version reads {SCHEMA}; load it with the version that wrote it")
+    transform = from_config(description["transform"])
+    transform.load_state_dict(weights)
+    return transform.to(device).requires_grad_(False)
