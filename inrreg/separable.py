@@ -106,7 +106,7 @@ def axis_positions(target: Grid, source: Grid) -> list[Tensor]:
     """
     if not target.aligned_with(source):
         raise FrameError(f"{target} and {source} have different axes; sample at points instead")
-    start = source.to_voxel(torch.as_tensor(target.origin)[None])[0]
+    start = source.to_voxel(torch.tensor(target.origin)[None])[0]
     return [start[a] + torch.arange(n, dtype=torch.float64) * (target.spacing[a] / source.spacing[a]) for a, n in enumerate(target.shape)]
 
 
