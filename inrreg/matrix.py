@@ -1,0 +1,21 @@
+"""Determinants of the small matrices that Jacobians are: written out, which is many times faster than a general solver and differentiable as often as asked."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.errors import InputError
+
+
+def determinant(matrix: Float[Tensor, "*sites d d"]) -> Float[Tensor, "*sites"]:
+    """det of every 2 x 2 or 3 x 3 matrix.
+
+    Raises:
+        InputError: matrices of another size.
+    """
+    size = tuple(matrix.shape[-2:])
+    if size == (2, 2):
+        return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
+    if size != (3, 3):
+        raise InputError(f"determinant takes 2 x 2 or 3 x 3 matrices on the last two axes, got {tuple(matrix.shape)}; use torch.linalg.det for other sizes")
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrix.unbind(-2))
+    return a * (e * i - f * h) + b * (f * g - d * i) + c * (d * h - e * g)

@@ -1,0 +1,32 @@
+"""Determinants against torch's general solver."""
+
+import pytest
+import torch
+
+from inrreg.errors import InputError
+from inrreg.matrix import determinant
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_equals_the_general_solver(d):
+    matrices = torch.randn(4, 5, d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(determinant(matrices), torch.linalg.det(matrices), rtol=1e-10, atol=1e-12)
+
+
+def test_hand_computed():
+    assert determinant(torch.tensor([[2.0, 1.0], [3.0, 5.0]])) == 7
+    assert determinant(torch.tensor([[2.0, 0.0, 1.0], [1.0, 3.0, 2.0], [1.0, 1.0, 4.0]])) == 18
+    assert determinant(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])) == -1
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_is_twice_differentiable(d):
+    matrices = torch.randn(3, d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    assert torch.autograd.gradcheck(determinant, matrices)
+    assert torch.autograd.gradgradcheck(determinant, matrices)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 1)])
+def test_refuses_other_sizes(shape):
+    with pytest.raises(InputError, match="2 x 2 or 3 x 3"):
+        determinant(torch.zeros(shape))
