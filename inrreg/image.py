@@ -33,7 +33,7 @@ class Image:
     @classmethod
     def from_array(cls, array: ArrayLike | Tensor, grid: Grid, name: str = "image") -> Self:
         """One-channel image from an array in index order (i, j, k) on ``grid``."""
-        values = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(cls._native(np.asarray(array))))
+        values = array if isinstance(array, Tensor) else torch.from_numpy(np.require(cls._native(np.asarray(array)), requirements=["C", "W"]))
         dtype = np.dtype(str(values.dtype).removeprefix("torch.")) if isinstance(array, Tensor) else np.asarray(array).dtype
         return cls(cls._cast(values)[None], grid, name, dtype)
 

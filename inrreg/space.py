@@ -19,8 +19,10 @@ from torch import Tensor
 from inrreg.errors import FrameError
 
 
-def _affine_map(points: Tensor, matrix: ArrayLike, before: ArrayLike, after: ArrayLike) -> Tensor:
+def _affine_map(points: Tensor, matrix: NDArray[np.floating], before: ArrayLike, after: ArrayLike) -> Tensor:
     """matrix @ (points - before) + after; subtracting first keeps float32 points exact far from the world origin."""
+    if points.shape[-1] != len(matrix) or not points.is_floating_point():
+        raise FrameError(f"expected floating-point coordinates with a last axis of {len(matrix)}, got {points.dtype} of shape {tuple(points.shape)}; convert whole numbers with .double()")
 
     def like(array: ArrayLike) -> Tensor:
         return torch.tensor(array, dtype=points.dtype, device=points.device)
@@ -33,7 +35,7 @@ class Grid:
     """A regular lattice of voxel centres: ``shape`` voxels and a (d+1) x (d+1) ``affine`` from voxel index to RAS mm.
 
     Raises:
-        FrameError: the affine is singular, not finite or of another dimension than the shape.
+        FrameError: the affine is singular, not finite, of another dimension than the shape, or has a last row other than 0 ... 0 1.
     """
 
     shape: tuple[int, ...]
@@ -48,8 +50,8 @@ class Grid:
         d = len(shape)
         if d not in (2, 3) or min(shape) < 1:
             raise FrameError(f"a grid has 2 or 3 axes of at least one voxel, got shape {shape}")
-        if affine.shape != (d + 1, d + 1) or not np.isfinite(affine).all():
-            raise FrameError(f"a grid of shape {shape} needs a finite {d + 1} x {d + 1} voxel-to-world affine, got shape {affine.shape}: {affine.tolist()}")
+        if affine.shape != (d + 1, d + 1) or not np.isfinite(affine).all() or not np.allclose(affine[d], np.eye(d + 1)[d]):
+            raise FrameError(f"a grid of shape {shape} needs a finite {d + 1} x {d + 1} voxel-to-world affine whose last row is {np.eye(d + 1)[d].tolist()}, got {affine.tolist()}")
         spacing = np.linalg.norm(affine[:d, :d], axis=0)
         if spacing.min() <= 0 or abs(np.linalg.det(affine[:d, :d] / np.maximum(spacing, 1e-300))) < 1e-3:
             raise FrameError(f"the voxel-to-world affine is singular (columns {affine[:d, :d].tolist()}); repair the image header, for instance with nibabel's set_sform")
@@ -103,11 +105,19 @@ class Grid:
         return self.matrix @ ((np.array(self.shape) - 1) / 2) + self.origin
 
     def to_world(self, voxels: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
-        """Continuous voxel index -> world mm."""
+        """Continuous voxel index -> world mm.
+
+        Raises:
+            FrameError: indices of another dimension than the grid, or whole numbers in an integer type.
+        """
         return _affine_map(voxels, self.matrix, np.zeros(self.ndim), self.origin)
 
     def to_voxel(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
-        """World mm -> continuous voxel index (0 is the centre of the first voxel)."""
+        """World mm -> continuous voxel index (0 is the centre of the first voxel).
+
+        Raises:
+            FrameError: points of another dimension than the grid, or whole numbers in an integer type.
+        """
         return _affine_map(points, np.linalg.inv(self.matrix), self.origin, np.zeros(self.ndim))
 
     def points(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Float[Tensor, "*shape d"]:

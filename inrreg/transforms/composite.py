@@ -7,19 +7,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from inrreg.errors import TransformError
 from inrreg.space import Grid
 from inrreg.transforms.base import CHUNK, Transform
 from inrreg.transforms.linear import Linear
 
 
 class Composite(Transform):
-    """T(x) = T_n(... T_2(T_1(x))): the first of ``stages`` is applied first, to the fixed point."""
+    """T(x) = T_n(... T_2(T_1(x))): the first of ``stages`` is applied first, to the fixed point.
+
+    Raises:
+        TransformError: no stage at all, or stages of different dimensions.
+    """
 
     stages: nn.ModuleList
 
     def __init__(self, stages: Sequence[Transform]) -> None:
         super().__init__()
         flat = [inner for stage in stages for inner in (stage.chain if isinstance(stage, Composite) else [stage])]
+        if len({stage.ndim for stage in flat}) != 1:
+            raise TransformError(f"a composite needs one stage or more, all of one dimension; got {[f'{type(s).__name__} in {s.ndim}-D' for s in flat]}")
         self.stages = nn.ModuleList(flat)
         self.ndim = flat[0].ndim
 

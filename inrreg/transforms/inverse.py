@@ -51,7 +51,7 @@ class NumericInverse(Transform):
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
         solution, error = self.solve(points)
-        failed = error > self.tolerance_mm
+        failed = ~(error <= self.tolerance_mm)  # so written, NaN counts as failed
         if failed.any():
             worst = points.reshape(-1, self.ndim)[error.reshape(-1).argmax()]
             raise InversionError(

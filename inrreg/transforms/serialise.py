@@ -46,7 +46,7 @@ def save_transform(transform: Transform, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     description = {"schema": SCHEMA, "frame": FRAME, "transform": to_config(transform)}
     (folder / "transform.json").write_text(json.dumps(description, indent=1) + "\n")
-    save_file({name: value.detach().cpu().contiguous() for name, value in transform.state_dict().items()}, str(folder / "weights.safetensors"))
+    save_file({name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in transform.state_dict().items()}, str(folder / "weights.safetensors"))
 
 
 def load_transform(folder: Path, device: torch.device | str = "cpu") -> Transform:
@@ -60,8 +60,12 @@ def load_transform(folder: Path, device: torch.device | str = "cpu") -> Transfor
         weights = load_file(str(folder / "weights.safetensors"))
     except (OSError, ValueError, SafetensorError) as error:
         raise TransformError(f"{folder} holds no readable transform ({error}); point to a folder that inrreg wrote") from error
-    if description.get("schema") != SCHEMA:
-        raise TransformError(f"{folder} has transform schema {description.get('schema')}, this version reads {SCHEMA}; load it with the version that wrote it")
-    transform = from_config(description["transform"])
-    transform.load_state_dict(weights)
+    schema = description.get("schema") if isinstance(description, dict) else None
+    if schema != SCHEMA:
+        raise TransformError(f"{folder} has transform schema {schema}, this version reads {SCHEMA}; load it with the version that wrote it")
+    try:
+        transform = from_config(description["transform"])
+        transform.load_state_dict(weights, assign=True)  # assigned, not copied: each tensor keeps the precision it was saved in
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise TransformError(f"{folder}: transform.json and weights.safetensors are incomplete or not of the same transform ({error}); save it again") from error
     return transform.to(device).requires_grad_(False)
