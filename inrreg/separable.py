@@ -64,7 +64,7 @@ def taps(voxel: Tensor, n: int, order: int, derivative: int = 0) -> tuple[list[T
     position = voxel.clamp(0, n - 1)
     base = position.detach().floor().clamp(max=max(n - 2, 0))
     fraction = position - base
-    first = base.long()
+    first = base.long().clamp(min=0)  # NaN turns into a far negative index; its weights stay NaN
     if order == 1:
         return [first, (first + 1).clamp(max=n - 1)], linear_weights(fraction, derivative)
     return [mirror(first + k, n) for k in (-1, 0, 1, 2)], cubic_weights(fraction, derivative)
@@ -76,6 +76,8 @@ def basis(voxels: Float[Tensor, " m"], n: int, order: int = 3, derivative: int =
     rows = np.arange(len(voxels))
     for index, weight in zip(*taps(voxels.double(), n, order, derivative), strict=True):
         np.add.at(matrix, (rows, index.numpy()), weight.numpy())
+    if derivative > 0:
+        matrix[((voxels < -1e-6) | (voxels > n - 1 + 1e-6)).numpy()] = 0.0  # beyond the samples the border value is held
     return matrix
 
 
