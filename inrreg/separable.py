@@ -5,6 +5,7 @@ applied as d matrix products. That is exact, differentiable, the same on every d
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,3 +123,33 @@ def resampling(target: Grid, source: Grid, order: int = 1, derivatives: Sequence
 def smoothing(grid: Grid, sigma_mm: float | Sequence[float]) -> list[Matrix]:
     """The matrices of a Gaussian of ``sigma_mm`` along each index axis of ``grid``."""
     return [gaussian(n, s / h) for n, s, h in zip(grid.shape, np.broadcast_to(np.asarray(sigma_mm, dtype=float), (grid.ndim,)), grid.spacing, strict=True)]
+
+
+class _BoxSum(torch.autograd.Function):
+    """Zero-padded box sums are their own adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, data: Tensor, radii: Sequence[int]) -> Tensor:
+        ctx.radii = radii
+        return _shifted_sums(data, radii)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return box_sum(gradient, ctx.radii), None
+
+
+def box_sum(data: Float[Tensor, "b c *lattice"], radii: Sequence[int]) -> Float[Tensor, "b c *lattice"]:
+    """Sum over the box of 2 r + 1 samples along each axis around every sample, zero beyond the border."""
+    return _BoxSum.apply(data, tuple(radii))
+
+
+def _shifted_sums(data: Tensor, radii: Sequence[int]) -> Tensor:
+    """Adding shifted copies beats both convolution and running sums for the small windows of local measures."""
+    for axis, radius in enumerate(radii, start=data.ndim - len(radii)):
+        n = data.shape[axis]
+        total = data.clone()
+        for shift in range(1, min(radius, n - 1) + 1):
+            total.narrow(axis, shift, n - shift).add_(data.narrow(axis, 0, n - shift))
+            total.narrow(axis, 0, n - shift).add_(data.narrow(axis, shift, n - shift))
+        data = total
+    return data

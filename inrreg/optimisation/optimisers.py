@@ -1,0 +1,111 @@
+"""O: what moves the parameters downhill."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from inrreg.optimisation.outcome import Outcome
+from inrreg.optimisation.stopping import NeverStopping, SlopeStopping
+
+Cost = Callable[[], Tensor]
+"""The cost at the present parameters, with its gradient graph; it may draw new samples at each call."""
+Stopping = SlopeStopping | NeverStopping
+
+
+class Optimiser(Protocol):
+    """Minimises a cost over parameters, in place."""
+
+    def minimise(self, cost: Cost, parameters: Iterable[nn.Parameter], iterations: int, learning_rate: float | None = None, watch: Callable[[int, float], None] | None = None) -> Outcome:
+        """At most ``iterations`` steps; ``learning_rate`` replaces the optimiser's own; ``watch`` is called after each with its number and cost.
+
+        A KeyboardInterrupt ends the run as ``Outcome.INTERRUPTED`` with the parameters of the last whole step.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma and Ba, ICLR 2015) with a learning rate that falls by half a cosine to ``final_fraction`` of its start.
+
+    For transforms whose parameters are mm (all but networks) the learning rate is about the mm a parameter moves a step.
+    """
+
+    learning_rate: float = 0.5
+    final_fraction: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    stopping: Stopping = field(default_factory=SlopeStopping)
+
+    def minimise(self, cost: Cost, parameters: Iterable[nn.Parameter], iterations: int, learning_rate: float | None = None, watch: Callable[[int, float], None] | None = None) -> Outcome:
+        """See ``Optimiser``."""
+        parameters = list(parameters)
+        start = self.learning_rate if learning_rate is None else learning_rate
+        adam = torch.optim.Adam(parameters, lr=start, betas=self.betas)
+
+        def one_step(iteration: int) -> float:
+            rate = self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * iteration / max(1, iterations)))
+            for group in adam.param_groups:
+                group["lr"] = start * rate
+            adam.zero_grad()
+            value = cost()
+            value.backward()
+            if torch.isfinite(value):
+                adam.step()
+            return float(value.detach())
+
+        return descend(one_step, parameters, iterations, self.stopping, watch)
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """Limited-memory BFGS with a strong Wolfe line search, for costs without random samples."""
+
+    learning_rate: float = 1.0
+    history: int = 10
+    stopping: Stopping = field(default_factory=lambda: SlopeStopping(window=5))
+
+    def minimise(self, cost: Cost, parameters: Iterable[nn.Parameter], iterations: int, learning_rate: float | None = None, watch: Callable[[int, float], None] | None = None) -> Outcome:
+        """See ``Optimiser``; an iteration is one line search."""
+        parameters = list(parameters)
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        lbfgs = torch.optim.LBFGS(parameters, lr=rate, max_iter=1, history_size=self.history, line_search_fn="strong_wolfe")
+
+        def evaluate() -> Tensor:
+            lbfgs.zero_grad()
+            value = cost()
+            value.backward()
+            return value
+
+        return descend(lambda iteration: float(lbfgs.step(evaluate)), parameters, iterations, self.stopping, watch)
+
+
+def descend(one_step: Callable[[int], float], parameters: list[nn.Parameter], iterations: int, stopping: Stopping, watch: Callable[[int, float], None] | None) -> Outcome:
+    """Take steps until one of the outcomes is reached; a step that ends in a non-finite cost or an interrupt is undone."""
+    costs: list[float] = []
+    for iteration in range(iterations):
+        before = [p.detach().clone() for p in parameters]
+        try:
+            value = one_step(iteration)
+        except KeyboardInterrupt:
+            _restore(parameters, before)
+            return Outcome.INTERRUPTED
+        if not math.isfinite(value) or not all(bool(torch.isfinite(p).all()) for p in parameters):
+            _restore(parameters, before)
+            return Outcome.NON_FINITE
+        costs.append(value)
+        if watch is not None:
+            watch(iteration, value)
+        if stopping.converged(costs):
+            return Outcome.CONVERGED
+    if costs and costs[-1] > costs[0] + max(0.5 * abs(costs[0]), 1e-3):
+        return Outcome.DIVERGED
+    return Outcome.ITERATION_LIMIT
+
+
+def _restore(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)

@@ -1,0 +1,33 @@
+"""The two images to be registered with all that is known about them."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+
+from inrreg.features import Feature
+from inrreg.image import Image, Points
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Fixed and moving image, where to use them (mask == 1 means "use this"), and landmark pairs that may guide the fit."""
+
+    fixed: Image
+    moving: Image
+    fixed_mask: Image | None = None
+    moving_mask: Image | None = None
+    guides: tuple[Points, Points] | None = None
+
+    def prepared(self, feature: Feature) -> Self:
+        """The pair with ``feature`` of both images in their place."""
+        return replace(self, fixed=feature(self.fixed), moving=feature(self.moving))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The pair with images and masks on ``device``."""
+        move = {name: image.to(device) for name in ("fixed", "moving", "fixed_mask", "moving_mask") if (image := getattr(self, name)) is not None}
+        return replace(self, **move)
+
+    def swapped(self) -> Self:
+        """The pair with fixed and moving exchanged."""
+        return replace(self, fixed=self.moving, moving=self.fixed, fixed_mask=self.moving_mask, moving_mask=self.fixed_mask, guides=None if self.guides is None else (self.guides[1], self.guides[0]))

@@ -1,0 +1,7 @@
+"""C, second part: which deformations are plausible. One penalty a file; every penalty is a ``Term`` that reads the geometry of a step."""
+
+from inrreg.penalties.bending import Bending
+from inrreg.penalties.diffusion import Diffusion
+from inrreg.penalties.jacobian import Folding, LogJacobian
+
+__all__ = ["Bending", "Diffusion", "Folding", "LogJacobian"]

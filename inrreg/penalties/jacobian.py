@@ -1,0 +1,35 @@
+"""Penalties on the Jacobian determinant: volume change and folding."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.matrix import determinant
+from inrreg.step import Step
+
+
+@dataclass(frozen=True)
+class LogJacobian:
+    """Mean over sites of (log det J)^2, symmetric in growth and shrinkage; below ``least`` the logarithm continues as a line, so folds are pushed back too."""
+
+    weight: float = 1.0
+    least: float = 0.05
+    name: str = "log_jacobian"
+
+    def __call__(self, step: Step) -> Float[Tensor, ""]:
+        det = determinant(step.jacobian)
+        held = det.clamp(min=self.least)
+        return (held.log() + (det - held) / self.least).square().mean()
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Mean over sites of (max(0, least - det J) / least)^2: nothing until the volume shrinks below ``least``, 1 at a fold."""
+
+    weight: float = 1.0
+    least: float = 0.2
+    name: str = "folding"
+
+    def __call__(self, step: Step) -> Float[Tensor, ""]:
+        return ((self.least - determinant(step.jacobian)) / self.least).clamp(min=0).square().mean()

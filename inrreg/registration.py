@@ -1,0 +1,133 @@
+"""Registration = transform + similarities and penalties + optimiser, coarse to fine."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from inrreg.errors import InputError
+from inrreg.masks import as_weight, bounding_box, cropped, dilated
+from inrreg.optimisation import Adam, Optimiser, Outcome
+from inrreg.pair import Pair
+from inrreg.sampling import pyramid_level
+from inrreg.similarity.points import LandmarkDistance
+from inrreg.sites import Sampler, WholeGrid
+from inrreg.space import Grid
+from inrreg.stage import Progress, Record, StageResult, Stopwatch, composed
+from inrreg.step import Level, Samples, Step, Term
+from inrreg.transforms import Transform
+
+log = logging.getLogger(__name__)
+
+
+class TransformModel(Protocol):
+    """Builds the identity transform of some family over a fixed grid; random weights come from ``generator``."""
+
+    def build(self, grid: Grid, generator: torch.Generator) -> Transform: ...
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One level of the pyramid: image spacing in mm, how long to look, and how fine the transform may be there."""
+
+    spacing_mm: float
+    iterations: int
+    control_spacing_mm: float | None = None
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Fits ``transform`` so that the weighted sum of ``similarities`` and ``penalties`` is least, over ``scales`` from coarse to fine.
+
+    ``transform`` is a model that is built over the fixed grid, or a ready transform, which is fitted in place.
+    Similarities see the sites of ``sampler``, penalties those of ``penalty_sampler``. The fixed mask is grown by
+    ``mask_margin_mm`` first, so that the edge of an organ takes part. The moving mask is used where ``use_moving_mask``.
+    It is a ``Stage``: ``run(pair, initial)``.
+    """
+
+    transform: TransformModel | Transform
+    similarities: tuple[Term, ...]
+    penalties: tuple[Term, ...] = ()
+    optimiser: Optimiser = field(default_factory=Adam)
+    scales: tuple[Scale, ...] = (Scale(8, 100), Scale(4, 100), Scale(2, 100))
+    sampler: Sampler = field(default_factory=WholeGrid)
+    penalty_sampler: Sampler = field(default_factory=WholeGrid)
+    mask_margin_mm: float = 0.0
+    use_moving_mask: bool = False
+    name: str = "continuous"
+
+    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+        """Fit the residual of ``initial``; the result's transform is x -> initial(x + u(x)).
+
+        Raises:
+            InputError: no similarity given, or a window larger than the lattices it meets.
+        """
+        if not self.similarities:
+            raise InputError("a registration needs at least one similarity, for instance similarities=(LNCC(),)")
+        watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
+        transform = self.transform if isinstance(self.transform, Transform) else self.transform.build(pair.fixed.grid, generator)
+        transform = transform.to(pair.fixed.device).requires_grad_(True)
+        start = None if initial is None else initial.to(pair.fixed.device).requires_grad_(False)
+        history: list[Record] = []
+        outcome = Outcome.CONVERGED
+        for scale in self.scales:
+            if scale.control_spacing_mm is not None:
+                transform.refine(scale.control_spacing_mm)
+            level = self.level(pair, scale.spacing_mm)
+            log.info("%s: level %.3g mm, %s voxels", self.name, scale.spacing_mm, " x ".join(map(str, level.fixed.grid.shape)))
+            outcome = self._descend(scale, level, pair, transform, start, generator, history, progress)
+            if outcome in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
+                break
+        transform.requires_grad_(False)
+        log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
+        return StageResult(self.name, composed(transform, start), outcome, watch.seconds, history)
+
+    def level(self, pair: Pair, spacing_mm: float) -> Level:
+        """Both images at ``spacing_mm``, the fixed one cropped to its mask."""
+        fixed, mask = pair.fixed, as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
+        if pair.fixed_mask is not None:
+            mask = dilated(mask, self.mask_margin_mm)
+            box = bounding_box(mask, 4 * spacing_mm)
+            fixed, mask = cropped(fixed, *box), cropped(mask, *box)
+        moving_mask = pyramid_level(as_weight(pair.moving_mask, pair.moving.grid, pair.fixed.device), spacing_mm) if self.use_moving_mask and pair.moving_mask is not None else None
+        return Level(pyramid_level(fixed, spacing_mm), pyramid_level(pair.moving, spacing_mm), pyramid_level(mask, spacing_mm), moving_mask)
+
+    def _descend(self, scale: Scale, level: Level, pair: Pair, transform: Transform, start: Transform | None, generator: torch.Generator, history: list[Record], progress: Progress | None) -> Outcome:
+        similarities = self.similarities if pair.guides is None else (*self.similarities, LandmarkDistance(*pair.guides))
+        images, geometry = _samples(self.sampler, level, generator), _samples(self.penalty_sampler, level, generator)
+        latest: dict[str, float] = {}
+
+        def cost() -> Tensor:
+            step = Step(next(images), transform, start)
+            values = [(term, term(step)) for term in similarities]
+            if self.penalties:
+                shape = step if self.penalty_sampler == self.sampler and self.sampler.deterministic else Step(next(geometry), transform, start)
+                values += [(term, term(shape)) for term in self.penalties]
+            weighted = [term.weight * value for term, value in values]
+            latest.update({term.name: float(w.detach()) for (term, _), w in zip(values, weighted, strict=True)})
+            return torch.stack(weighted).sum()
+
+        def watch(iteration: int, value: float) -> None:
+            record = Record(self.name, scale.spacing_mm, iteration, scale.iterations, value, dict(latest))
+            history.append(record)
+            if progress is not None:
+                progress(record)
+
+        return self.optimiser.minimise(cost, transform.parameters(), scale.iterations, scale.learning_rate, watch)
+
+    def with_scales(self, *scales: Scale) -> "Registration":
+        """The same registration over other levels."""
+        return replace(self, scales=scales)
+
+
+def _samples(sampler: Sampler, level: Level, generator: torch.Generator) -> Iterator[Samples]:
+    """The samples of each step: the same ones again where the sampler is deterministic, else new ones."""
+    samples = Samples(level, sampler.draw(level.fixed_mask, generator))
+    while True:
+        yield samples
+        if not sampler.deterministic:
+            samples = Samples(level, sampler.draw(level.fixed_mask, generator))

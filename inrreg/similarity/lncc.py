@@ -1,0 +1,87 @@
+"""Local normalised cross-correlation: correlation inside a small window around every site.
+
+Windows are boxes of ``window_mm``. Samples outside the masks or the images take no part in any window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.errors import InputError
+from inrreg.features import Feature, intensities
+from inrreg.separable import box_sum
+from inrreg.step import Step
+
+
+@dataclass(frozen=True)
+class LNCC:
+    """1 - weighted mean of the signed local correlation; 0 is a perfect match. Invariant to a gain above 0 and an offset that vary slowly over the window.
+
+    A window whose standard deviation is below ``flatness`` times that of the whole image counts as flat: its correlation is
+    drawn to zero, so noise in air does not vote.
+
+    Raises:
+        InputError: on a step whose lattices are smaller than the window.
+    """
+
+    window_mm: float = 9.0
+    weight: float = 1.0
+    flatness: float = 0.1
+    feature: Feature = intensities
+    name: str = "lncc"
+
+    def __call__(self, step: Step) -> Float[Tensor, ""]:
+        local = self.map(step)
+        return 1 - (step.weight * local).sum() / step.weight.sum().clamp(min=1e-6) / local.shape[1]
+
+    def map(self, step: Step) -> Float[Tensor, "b c *lattice"]:
+        """The local correlation in [-1, 1] at every site."""
+        fixed, warped, weight = step.fixed(self.feature), step.warped(self.feature), step.weight
+        radii = self.radii(step.sites.spacing, step.sites.lattice)
+        if weight is step.samples.weight:
+            moments = step.samples.kept((self, "moments"), lambda: local_moments(fixed, weight, radii))
+        else:
+            moments = local_moments(fixed, weight, radii)
+        floor = self.flatness**2
+        return local_correlation(fixed, warped, weight, radii, moments, (floor * spread(fixed, step.samples.weight), floor * spread(warped.detach(), weight)))
+
+    def radii(self, spacing: Sequence[float], lattice: Sequence[int]) -> tuple[int, ...]:
+        """Half the window in sites along each axis, at least one."""
+        radii = tuple(max(1, round((self.window_mm / h - 1) / 2)) for h in spacing)
+        if any(n < 2 * r + 1 for n, r in zip(lattice, radii, strict=True)):
+            size = tuple(2 * r + 1 for r in radii)
+            raise InputError(f"LNCC needs lattices of at least its window, {size} sites at this spacing, got {tuple(lattice)}: sample the whole grid or larger patches, or choose a smaller window_mm")
+        return radii
+
+
+Moments = tuple[Tensor, Tensor, Tensor]
+
+
+def local_moments(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], radii: Sequence[int]) -> Moments:
+    """Inverse of the weight in the window, weighted mean and variance of ``values`` in it."""
+    inverse = 1 / box_sum(weight, radii).clamp(min=1e-3)
+    mean = box_sum(weight * values, radii) * inverse
+    variance = (box_sum(weight * values.square(), radii) * inverse - mean.square()).clamp(min=0)
+    return inverse, mean, variance
+
+
+def local_correlation(
+    fixed: Float[Tensor, "b c *lattice"], warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], radii: Sequence[int], moments: Moments, floors: tuple[Tensor, Tensor]
+) -> Float[Tensor, "b c *lattice"]:
+    """Weighted correlation of both in the window around every site; ``floors`` are added to the two variances."""
+    inverse, mean_fixed, variance_fixed = moments
+    weighted = weight * warped
+    mean = box_sum(weighted, radii) * inverse
+    variance = (box_sum(weighted * warped, radii) * inverse - mean.square()).clamp(min=0)
+    covariance = box_sum(weighted * fixed, radii) * inverse - mean * mean_fixed
+    return covariance * torch.rsqrt((variance_fixed + floors[0]) * (variance + floors[1]))
+
+
+def spread(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted variance of all values, a scalar."""
+    total = (weight.sum() * values.shape[1]).clamp(min=1e-6)
+    mean = (weight * values).sum() / total
+    return ((weight * (values - mean).square()).sum() / total).clamp(min=1e-12)

@@ -1,0 +1,34 @@
+"""Global normalised cross-correlation: images whose intensities agree up to one linear map."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.features import Feature, intensities
+from inrreg.step import Step
+
+
+@dataclass(frozen=True)
+class NCC:
+    """1 - weighted Pearson correlation over all sites, mean over channels; 0 is a perfect match, 2 an inverted one. Invariant to a gain above 0 and an offset."""
+
+    weight: float = 1.0
+    feature: Feature = intensities
+    name: str = "ncc"
+
+    def __call__(self, step: Step) -> Float[Tensor, ""]:
+        return 1 - correlation(step.fixed(self.feature), step.warped(self.feature), step.weight).mean()
+
+
+def correlation(fixed: Float[Tensor, "b c *lattice"], warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"]) -> Float[Tensor, " c"]:
+    """Weighted Pearson correlation over batch and lattice, one value a channel; 0 where an image is constant."""
+    axes = [0, *range(2, fixed.ndim)]
+    total = weight.sum().clamp(min=1e-6)
+    shape = [1, -1, *[1] * (fixed.ndim - 2)]
+    f = fixed - ((weight * fixed).sum(axes) / total).reshape(shape)
+    m = warped - ((weight * warped).sum(axes) / total).reshape(shape)
+    covariance = (weight * f * m).sum(axes) / total
+    variances = (weight * f * f).sum(axes) * (weight * m * m).sum(axes) / total**2
+    return covariance / torch.sqrt(variances + 1e-12)

@@ -1,0 +1,142 @@
+"""What one step of the optimiser knows, each thing computed once, on demand, and shared by all terms."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.features import Feature, intensities
+from inrreg.image import Image
+from inrreg.sampling import inside, linear
+from inrreg.sites import Sites
+from inrreg.transforms import Transform
+
+
+class Level:
+    """One level of the pyramid: both images at its spacing, their features, and what the masks allow (1 = use)."""
+
+    def __init__(self, fixed: Image, moving: Image, fixed_mask: Image, moving_mask: Image | None = None) -> None:
+        self.fixed, self.moving, self.fixed_mask, self.moving_mask = fixed, moving, fixed_mask, moving_mask
+        self._features: dict[tuple[str, Feature], Image] = {}
+
+    def feature(self, which: str, feature: Feature) -> Image:
+        """A feature of the ``"fixed"`` or ``"moving"`` image of this level, computed once."""
+        key = (which, feature)
+        if key not in self._features:
+            self._features[key] = feature(self.fixed if which == "fixed" else self.moving)
+        return self._features[key]
+
+
+class Samples:
+    """The sites of a step with all that does not depend on the transform: kept over the steps where the sites are."""
+
+    def __init__(self, level: Level, sites: Sites) -> None:
+        self.level, self.sites = level, sites
+        self._kept: dict[Any, Any] = {}
+
+    def kept(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """``compute()``, remembered under ``key`` as long as the sites stay."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]
+
+    def fixed(self, feature: Feature = intensities) -> Float[Tensor, "b c *lattice"]:
+        """Values of the fixed image at the sites."""
+        return self.kept(("fixed", feature), lambda: self._sample(self.level.feature("fixed", feature)))
+
+    @cached_property
+    def weight(self) -> Float[Tensor, "b 1 *lattice"]:
+        """How much each site counts by the fixed image and its mask."""
+        mask = self._sample(self.level.fixed_mask)
+        return mask if self._on_voxels else mask * inside(self.level.fixed.grid, self.sites.points)[:, None]
+
+    @property
+    def _on_voxels(self) -> bool:
+        return self.sites.grid is not None and self.sites.grid.same_as(self.level.fixed.grid)
+
+    def _sample(self, image: Image) -> Tensor:
+        return image.data[None] if self._on_voxels else linear(image, self.sites.points).transpose(0, 1)
+
+
+class Step:
+    """The samples seen through the present transform: x -> initial(x + u(x)), with u the transform that is being fitted."""
+
+    def __init__(self, samples: Samples, transform: Transform, initial: Transform | None) -> None:
+        self.samples, self.transform, self.initial = samples, transform, initial
+        self._warped: dict[Feature, Tensor] = {}
+
+    @property
+    def sites(self) -> Sites:
+        return self.samples.sites
+
+    @property
+    def level(self) -> Level:
+        return self.samples.level
+
+    def fixed(self, feature: Feature = intensities) -> Float[Tensor, "b c *lattice"]:
+        """Values of the fixed image at the sites."""
+        return self.samples.fixed(feature)
+
+    def warped(self, feature: Feature = intensities) -> Float[Tensor, "b c *lattice"]:
+        """Values of the moving image where the sites are mapped to."""
+        if feature not in self._warped:
+            self._warped[feature] = linear(self.level.feature("moving", feature), self.mapped).transpose(0, 1)
+        return self._warped[feature]
+
+    @cached_property
+    def displacement(self) -> Float[Tensor, "b *lattice d"]:
+        """u at the sites, mm."""
+        grid = self.sites.grid
+        return self.transform.displacement(self.sites.points) if grid is None else self.transform.displacement_on(grid)[None]
+
+    @cached_property
+    def mapped(self) -> Float[Tensor, "b *lattice d"]:
+        """Where the sites lie in the moving image, mm."""
+        moved = self.sites.points + self.displacement
+        return moved if self.initial is None else self.initial(moved)
+
+    @cached_property
+    def weight(self) -> Float[Tensor, "b 1 *lattice"]:
+        """How much each site counts: fixed mask, moving mask, and whether it is mapped into the moving image. No gradient."""
+        if self.all_inside and self.level.moving_mask is None:
+            return self.samples.weight
+        weight = self.samples.weight * self._validity[:, None]
+        if self.level.moving_mask is not None:
+            with torch.no_grad():
+                weight = weight * linear(self.level.moving_mask, self.mapped).transpose(0, 1)
+        return weight
+
+    @cached_property
+    def all_inside(self) -> bool:
+        """Whether every site that counts is mapped into the moving image."""
+        return bool(((self._validity[:, None] > 0) | (self.samples.weight == 0)).all())
+
+    @cached_property
+    def jacobian(self) -> Float[Tensor, "b *lattice d d"]:
+        """I + Du at the sites, mm per mm."""
+        grid = self.sites.grid
+        return self.transform.jacobian(self.sites.points) if grid is None else self.transform.jacobian_on(grid)[None]
+
+    @cached_property
+    def _validity(self) -> Tensor:
+        return inside(self.level.moving.grid, self.mapped)
+
+
+@runtime_checkable
+class Term(Protocol):
+    """One summand of the cost: a callable Step -> scalar mean, lower is better, with a name and a weight.
+
+    Image terms (similarities) read ``step.fixed``, ``step.warped`` and ``step.weight``; geometric terms (penalties) read
+    ``step.displacement`` and ``step.jacobian``. A term is a frozen dataclass: its fields are its configuration.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    def __call__(self, step: Step) -> Float[Tensor, ""]: ...
