@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from inrreg.image import Image, LabelImage
@@ -38,7 +38,7 @@ def linear(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "
     return _fill_outside(values, image.grid, points, outside)
 
 
-def nearest(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border") -> Float[Tensor, "c *sites"]:
+def nearest(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border") -> Shaped[Tensor, "c *sites"]:
     """The value of the nearest voxel, without a gradient: for labels and masks."""
     voxels = image.grid.to_voxel(points.detach())
     index = [_nearest_index(voxels[..., a], n) for a, n in enumerate(image.grid.shape)]
