@@ -65,7 +65,8 @@ def load_transform(folder: Path, device: torch.device | str = "cpu") -> Transfor
         raise TransformError(f"{folder} has transform schema {schema}, this version reads {SCHEMA}; load it with the version that wrote it")
     try:
         transform = from_config(description["transform"])
-        transform.load_state_dict(weights, assign=True)  # assigned, not copied: each tensor keeps the precision it was saved in
+        # assigned: each tensor keeps the precision it was saved in; cloned: aligned memory, on which products round as they did before
+        transform.load_state_dict({name: value.clone() for name, value in weights.items()}, assign=True)
     except (KeyError, TypeError, RuntimeError) as error:
         raise TransformError(f"{folder}: transform.json and weights.safetensors are incomplete or not of the same transform ({error}); save it again") from error
     return transform.to(device).requires_grad_(False)
