@@ -3,5 +3,6 @@
 from inrreg.penalties.bending import Bending
 from inrreg.penalties.diffusion import Diffusion
 from inrreg.penalties.jacobian import Folding, LogJacobian
+from inrreg.penalties.total_variation import TotalVariation
 
-__all__ = ["Bending", "Diffusion", "Folding", "LogJacobian"]
+__all__ = ["Bending", "Diffusion", "Folding", "LogJacobian", "TotalVariation"]

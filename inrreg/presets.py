@@ -1,0 +1,97 @@
+"""Named strategies: what is done to the intensities, and the stages that follow, each choice with its evidence.
+
+``docs/presets.md`` holds the measurements. A preset is chosen by anatomy; ``default`` needs no choice.
+"""
+
+from dataclasses import dataclass, field
+
+from inrreg.errors import InputError
+from inrreg.features import Feature, RobustWindow, Window
+from inrreg.optimisation import Adam
+from inrreg.penalties import Bending, Folding, TotalVariation
+from inrreg.registration import Registration, Scale
+from inrreg.similarity import LNCC, NMI
+from inrreg.sites import WholeGrid
+from inrreg.stage import Stage
+from inrreg.start import Start
+from inrreg.transforms import FreeForm, LinearModel
+
+
+@dataclass(frozen=True)
+class Preset:
+    """``intensity`` is applied to both images once; ``stages`` run one after the other, each from what the last one found."""
+
+    name: str
+    description: str
+    intensity: Feature = field(default_factory=RobustWindow)
+    stages: tuple[Stage, ...] = ()
+
+
+def lung() -> Preset:
+    """CT of one or both lungs: masks advised; smooth motion inside the grown lung mask, down to vessels."""
+    continuous = Registration(
+        FreeForm(24.0),
+        similarities=(LNCC(9.0),),
+        penalties=(Bending(10.0), Folding(1.0)),
+        optimiser=Adam(0.5),
+        scales=(Scale(8, 60), Scale(4, 60, 12.0), Scale(1.4, 60, 6.0)),
+        penalty_sampler=WholeGrid(4.0),
+        mask_margin_mm=4.0,
+    )
+    return Preset("lung", "lung CT, breathing or follow-up", Window(-1000, 200), (Start(), continuous))
+
+
+def liver() -> Preset:
+    """Breathing liver or other upper abdomen in one scanner frame: large motion that slides along a still wall."""
+    continuous = Registration(
+        FreeForm(32.0),
+        similarities=(LNCC(9.0),),
+        penalties=(TotalVariation(0.15), Bending(1.0), Folding(1.0)),
+        optimiser=Adam(1.0),
+        scales=(Scale(8, 80), Scale(4, 80, 16.0), Scale(2, 80, 8.0)),
+        penalty_sampler=WholeGrid(4.0),
+    )
+    return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), (Start(), continuous))
+
+
+def brain() -> Preset:
+    """Brains of different people (or times), skull-stripped or not: affine first, then fine detail."""
+    affine = Registration(LinearModel("affine"), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), name="affine")
+    continuous = Registration(
+        FreeForm(16.0),
+        similarities=(LNCC(9.0),),
+        penalties=(Bending(3.0), Folding(1.0)),
+        optimiser=Adam(0.5),
+        scales=(Scale(6, 60), Scale(3, 60, 8.0), Scale(1.5, 60, 4.0), Scale(1, 40, 3.0)),
+        penalty_sampler=WholeGrid(2.0),
+    )
+    return Preset("brain", "brain MR between subjects or times", RobustWindow(), (Start(), affine, continuous))
+
+
+def default() -> Preset:
+    """Anything else: a start, a rigid stage where it helps, then a free-form deformation that neither smears sliding nor tears."""
+    rigid = Registration(LinearModel("rigid"), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), name="rigid", mask_margin_mm=8.0)
+    continuous = Registration(
+        FreeForm(32.0),
+        similarities=(LNCC(9.0),),
+        penalties=(TotalVariation(0.1), Bending(3.0), Folding(1.0)),
+        optimiser=Adam(1.0),
+        scales=(Scale(8, 80), Scale(4, 80, 16.0), Scale(2, 80, 8.0)),
+        penalty_sampler=WholeGrid(4.0),
+        mask_margin_mm=4.0,
+    )
+    return Preset("default", "any pair", RobustWindow(), (Start(), rigid, continuous))
+
+
+PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain)}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in PRESETS:
+        raise InputError(f"no preset is called {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()
