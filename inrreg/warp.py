@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ AnyImage = TypeVar("AnyImage", bound=Image)
 
 
 @torch.no_grad()
-def warp(image: AnyImage, transform: Transform, grid: Grid, outside: float | None = None, method: str = "linear") -> AnyImage:
+def warp(image: AnyImage, transform: Transform, grid: Grid, outside: float | None = None, method: Literal["linear", "cubic"] = "linear") -> AnyImage:
     """The moving ``image`` resampled on the fixed ``grid``: its value at T(x) for every voxel centre x; same kind, name, dtype and intensity units.
 
     ``method`` is linear or cubic (interpolating B-splines); labels take the nearest voxel whichever it is. Where T(x) lies beyond the moving voxels the result is ``outside``:

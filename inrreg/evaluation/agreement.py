@@ -1,0 +1,80 @@
+"""How alike two images on one grid are: numbers to compare before and after a registration, not its cost."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inrreg.errors import InputError
+from inrreg.evaluation.region import require_grid, selected
+from inrreg.image import Image
+from inrreg.space import Grid
+
+FLAT = 1e-6
+"""A window is flat where its variance is below this share of the variance of the whole image."""
+
+
+@dataclass(frozen=True)
+class ImageAgreement:
+    """Agreement of two images over ``n_voxels``: correlations in -1 ... 1, the mean squared difference in squared intensity units; ``lncc`` is None where every window is flat."""
+
+    n_voxels: int
+    ncc: float
+    lncc: float | None
+    mse_intensity2: float
+
+    def to_json(self) -> dict[str, int | float | None]:
+        return asdict(self)
+
+
+def image_agreement(fixed: Image, warped: Image, mask: Image | None = None, window_mm: float = 9.0) -> ImageAgreement:
+    """Global and mean local normalised cross-correlation and mean squared difference where ``mask`` is 1 (everywhere without one).
+
+    The local one is the mean, over mask voxels, of the correlation in a box of about ``window_mm`` around them.
+    Windows in which ``fixed`` is flat are left out, so the same windows count before and after; where only ``warped`` is flat it is 0.
+
+    Raises:
+        FrameError: the images or the mask lie on different grids.
+        InputError: an empty mask, values that are not finite, or a fixed image that is constant inside the mask.
+    """
+    require_grid(fixed.grid, fixed, warped)
+    inside = selected(mask, fixed.grid)
+    f, w = _centred(fixed), _centred(warped)
+    if np.ptp(f[inside]) == 0:
+        raise InputError(f"{fixed.name} is constant inside the mask; no correlation is defined, so choose another mask")
+    return ImageAgreement(
+        n_voxels=int(inside.sum()),
+        ncc=float(np.corrcoef(f[inside], w[inside])[0, 1]) if np.ptp(w[inside]) > 0 else 0.0,
+        lncc=_mean_local_correlation(f, w, inside, window_voxels(fixed.grid, window_mm)),
+        mse_intensity2=float(np.square(fixed.numpy()[inside].astype(np.float64) - warped.numpy()[inside]).mean()),
+    )
+
+
+def window_voxels(grid: Grid, window_mm: float) -> tuple[int, ...]:
+    """The odd number of voxels along each index axis, at least 3, that comes nearest to ``window_mm``."""
+    return tuple(2 * max(1, int(np.floor(window_mm / h / 2))) + 1 for h in grid.spacing)
+
+
+def _centred(image: Image) -> NDArray[np.float64]:
+    """Values in double precision about their median: local variances lose no digits to an offset, and those of a constant image are exactly zero."""
+    values = image.numpy().astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"{image.name} has {int((~np.isfinite(values)).sum())} values that are not finite; repair the image first")
+    return values - np.median(values)
+
+
+def _mean_local_correlation(f: NDArray[np.float64], w: NDArray[np.float64], inside: NDArray[np.bool_], size: tuple[int, ...]) -> float | None:
+    """Windows are cut at the border of the image, not at that of the mask."""
+    from scipy.ndimage import uniform_filter
+
+    share = uniform_filter(np.ones_like(f), size, mode="constant")[inside]
+
+    def local_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return uniform_filter(values, size, mode="constant")[inside] / share
+
+    mean_f, mean_w = local_mean(f), local_mean(w)
+    variance_f, variance_w, covariance = local_mean(f * f) - mean_f**2, local_mean(w * w) - mean_w**2, local_mean(f * w) - mean_f * mean_w
+    counted = variance_f > FLAT * f.var()
+    both = counted & (variance_w > FLAT * w.var())
+    correlations = covariance[both] / np.sqrt(variance_f[both] * variance_w[both])
+    return float(correlations.sum() / counted.sum()) if counted.any() else None
