@@ -1,0 +1,24 @@
+"""The HTML page of a registration and its figures."""
+
+from inrreg.report.figures import convergence, difference_planes, displacement_map, jacobian_map, landmark_histogram, three_planes, warped_grid
+from inrreg.report.metrics import metric_tables, summary_rows
+from inrreg.report.page import Message, Plate, Row, Table, write_report
+from inrreg.report.registration import registration_report
+
+__all__ = [
+    "Message",
+    "Plate",
+    "Row",
+    "Table",
+    "convergence",
+    "difference_planes",
+    "displacement_map",
+    "jacobian_map",
+    "landmark_histogram",
+    "metric_tables",
+    "registration_report",
+    "summary_rows",
+    "three_planes",
+    "warped_grid",
+    "write_report",
+]
