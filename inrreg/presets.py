@@ -19,12 +19,13 @@ from inrreg.transforms import FreeForm, LinearModel
 
 @dataclass(frozen=True)
 class Preset:
-    """``intensity`` is applied to both images once; ``stages`` run one after the other, each from what the last one found."""
+    """``intensity`` is applied to both images once; ``stages`` run one after the other, each from what the last one found; more folding than the limit is an outcome."""
 
     name: str
     description: str
     intensity: Feature = field(default_factory=RobustWindow)
     stages: tuple[Stage, ...] = ()
+    folding_limit_percent: float = 0.5
 
 
 def lung() -> Preset:

@@ -5,7 +5,7 @@ from inrreg.transforms.bspline import BSpline, FreeForm
 from inrreg.transforms.composite import Composite
 from inrreg.transforms.displacement import DenseDisplacement
 from inrreg.transforms.inverse import NumericInverse
-from inrreg.transforms.linear import Affine, Linear, LinearModel, Rigid, Translation
+from inrreg.transforms.linear import Affine, Linear, LinearModel, Rigid, Translation, identity
 from inrreg.transforms.neural import Neural, NeuralModel, Render
 from inrreg.transforms.serialise import load_transform, save_transform
 
@@ -24,6 +24,7 @@ __all__ = [
     "Rigid",
     "Transform",
     "Translation",
+    "identity",
     "load_transform",
     "save_transform",
 ]

@@ -80,6 +80,11 @@ class Translation(Linear):
         return result
 
 
+def identity(ndim: int) -> Translation:
+    """T(x) = x."""
+    return Translation.by([0.0] * ndim)
+
+
 class Rigid(Linear):
     """T(x) = R (x - c) + c + t with R = exp of the skew matrix of ``turn`` / radius (an angle in 2-D, an axis times angle in 3-D)."""
 

@@ -1,0 +1,124 @@
+"""A breathing chest CT with known truth: two images of one analytic anatomy, breathed in (fixed) and breathed out (moving)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from inrreg.errors import InputError
+from inrreg.image import Image, LabelImage, Points
+from inrreg.phantoms.anatomy import BOX_MM, Thorax
+from inrreg.phantoms.breathing import LARGEST_LIFT_MM, Breathing
+from inrreg.phantoms.pair import PhantomPair, amplitude_for, dense_displacement, oblique_grid, seen
+from inrreg.phantoms.random_field import RandomField
+from inrreg.phantoms.scan import Chest, scan
+from inrreg.phantoms.skeleton import rib_lines, ribs
+from inrreg.phantoms.vessels import PulmonaryTrees
+from inrreg.space import Grid
+
+_CENTER = np.array([-11.3, 24.7, -172.4])
+"""World position of the middle of the chest: a scanner puts its origin elsewhere."""
+_FIXED_TURN, _MOVING_TURN = (5.0, -3.0, 2.0), (-2.0, 3.0, 4.0)
+"""Turns of the two grids in degrees: no axis of an image points along the body."""
+_FIXED_SHIFT, _MOVING_SHIFT = (0.7, 1.1, -0.4), (-2.3, 0.9, 1.6)
+_LARGEST_STIR_MM = 3.0
+"""Random motion beyond this could fold."""
+_MARK_DEPTH_MM = 6.0
+"""How far inside the lungs a landmark lies at least."""
+
+
+@dataclass(frozen=True)
+class _BodyFrame:
+    """Body coordinates p of a world point x: x = center + scale p, so that the chest fills images of any size."""
+
+    center: tuple[float, float, float]
+    scale: float
+
+    def to_body(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        return (points - points.new_tensor(self.center)) / self.scale
+
+    def to_world(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        return points * self.scale + points.new_tensor(self.center)
+
+    def grid(self, world: Grid) -> Grid:
+        affine = world.affine.copy()
+        affine[:3, 3] -= self.center
+        affine[:3] /= self.scale
+        return Grid(world.shape, affine)
+
+
+def lung_pair(
+    shape: Sequence[int] = (96, 80, 96),
+    spacing: ArrayLike = 3.0,
+    motion_mm: float = 20.0,
+    seed: int = 0,
+    noise_hu: float = 20.0,
+    n_landmarks: int = 100,
+    n_rib_landmarks: int = 8,
+) -> PhantomPair:
+    """A chest CT breathed in (fixed) and breathed out (moving), of ``shape`` voxels of ``spacing`` mm, in HU; the masks are 1 in both lungs.
+
+    The chest is scaled to fill the box. The landmarks ``lung 1`` ... are forks of vessels and move by ``motion_mm`` on average (about twice that at the
+    diaphragm); ``rib 1`` ... lie on ribs, which hardly move. The truth is that of the region a fixed point lies in: the lungs, the organs
+    between them and the abdomen slide along the chest wall, so the map jumps there, along the wall only. Lung tissue gets denser as its volume shrinks,
+    vessels keep theirs. Each image is evaluated from the anatomy at its own voxel centres, on its own oblique grid, and has noise of its own.
+
+    Raises:
+        InputError: a shape that is not 3-D, or a motion too large for the chest, which then had to fold.
+    """
+    if len(shape) != 3:
+        raise InputError(f"lung_pair makes 3-D images, got shape {tuple(shape)}; give three sizes, or use blob_pair for 2-D")
+    for_anatomy, for_trees, for_motion, for_noise, for_landmarks = np.random.default_rng(seed).spawn(5)
+    thorax = Thorax.draw(for_anatomy)
+    chest = Chest(thorax, PulmonaryTrees.draw(thorax, for_trees), ribs(thorax))
+    fixed_grid = oblique_grid(shape, spacing, _CENTER + _FIXED_SHIFT, _FIXED_TURN)
+    moving_grid = oblique_grid(shape, spacing, _CENTER + _MOVING_SHIFT, _MOVING_TURN)
+    frame = _BodyFrame(tuple(_CENTER.tolist()), float((fixed_grid.extent / BOX_MM).min()))
+    lung_marks = _spread_out(chest.trees.forks[thorax.lungs(chest.trees.forks) < -_MARK_DEPTH_MM], n_landmarks, for_landmarks)
+    rib_marks = _spread_out(rib_lines(thorax)[:, 4:-4].reshape(-1, 3), n_rib_landmarks, for_landmarks)
+    breathing = _calibrated(chest.thorax, frame, motion_mm, lung_marks, for_motion)
+
+    def truth(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        return frame.to_world(breathing(frame.to_body(points)))
+
+    def view(grid: Grid, state: Breathing, name: str) -> tuple[Image, LabelImage]:
+        hu, lungs = scan(chest, state, frame.grid(grid))
+        return seen(hu + noise_hu * torch.from_numpy(for_noise.standard_normal(grid.shape, dtype=np.float32)), lungs, grid, name)
+
+    fixed, fixed_mask = view(fixed_grid, replace(breathing, lift_mm=0.0, stir_mm=0.0, sink_mm=0.0), "fixed")
+    moving, moving_mask = view(moving_grid, breathing, "moving")
+    marks = frame.to_world(torch.cat([lung_marks, rib_marks]))
+    labels = (*(f"lung {i + 1}" for i in range(len(lung_marks))), *(f"rib {i + 1}" for i in range(len(rib_marks))))
+    return PhantomPair(fixed, moving, fixed_mask, moving_mask, truth, dense_displacement(truth, fixed_grid), Points(marks, labels), Points(truth(marks), labels))
+
+
+def _calibrated(thorax: Thorax, frame: _BodyFrame, motion_mm: float, marks: Float[Tensor, "n 3"], rng: np.random.Generator) -> Breathing:
+    """The breathing that moves ``marks`` by ``motion_mm`` on average."""
+    part = 0.1 * motion_mm / frame.scale
+    resting = Breathing(thorax, 0.0, min(part, _LARGEST_STIR_MM), part, RandomField.draw(rng, length_mm=28, components=3, waves=16))
+
+    def mean_motion(lift_mm: float) -> float:
+        return frame.scale * float((replace(resting, lift_mm=lift_mm)(marks) - marks).norm(dim=1).mean())
+
+    return replace(resting, lift_mm=amplitude_for(mean_motion, motion_mm, LARGEST_LIFT_MM))
+
+
+def _spread_out(candidates: Float[Tensor, "n 3"], count: int, rng: np.random.Generator) -> Float[Tensor, "count 3"]:
+    """``count`` of the candidates, far from each other: each is the one farthest from those before it.
+
+    Raises:
+        InputError: there are fewer candidates.
+    """
+    if count > len(candidates):
+        raise InputError(f"{count} landmarks were asked for, but this phantom has {len(candidates)} places for them; ask for fewer")
+    distance = torch.full((len(candidates),), float("inf"), dtype=torch.float64)
+    chosen, last = [], int(rng.integers(len(candidates)))
+    for _ in range(count):
+        chosen.append(last)
+        distance = torch.minimum(distance, (candidates - candidates[last]).norm(dim=1))
+        last = int(distance.argmax())
+    return candidates[chosen]
