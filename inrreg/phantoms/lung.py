@@ -13,7 +13,7 @@ from inrreg.errors import InputError
 from inrreg.image import Image, LabelImage, Points
 from inrreg.phantoms.anatomy import BOX_MM, Thorax
 from inrreg.phantoms.breathing import LARGEST_LIFT_MM, Breathing
-from inrreg.phantoms.pair import PhantomPair, amplitude_for, dense_displacement, oblique_grid, seen
+from inrreg.phantoms.pair import PhantomPair, amplitude_for, dense_displacement, in_parts, oblique_grid, seen
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.scan import Chest, scan
 from inrreg.phantoms.skeleton import rib_lines, ribs
@@ -45,6 +45,7 @@ class _BodyFrame:
         return points * self.scale + points.new_tensor(self.center)
 
     def grid(self, world: Grid) -> Grid:
+        """The same voxels in body coordinates."""
         affine = world.affine.copy()
         affine[:3, 3] -= self.center
         affine[:3] /= self.scale
@@ -68,7 +69,7 @@ def lung_pair(
     vessels keep theirs. Each image is evaluated from the anatomy at its own voxel centres, on its own oblique grid, and has noise of its own.
 
     Raises:
-        InputError: a shape that is not 3-D, or a motion too large for the chest, which then had to fold.
+        InputError: a shape that is not 3-D, more landmarks than there are forks, or a motion too large for the chest, which then had to fold.
     """
     if len(shape) != 3:
         raise InputError(f"lung_pair makes 3-D images, got shape {tuple(shape)}; give three sizes, or use blob_pair for 2-D")
@@ -83,7 +84,7 @@ def lung_pair(
     breathing = _calibrated(chest.thorax, frame, motion_mm, lung_marks, for_motion)
 
     def truth(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        return frame.to_world(breathing(frame.to_body(points)))
+        return in_parts(lambda part: frame.to_world(breathing(frame.to_body(part))), points.double())
 
     def view(grid: Grid, state: Breathing, name: str) -> tuple[Image, LabelImage]:
         hu, lungs = scan(chest, state, frame.grid(grid))

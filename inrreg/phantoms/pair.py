@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from inrreg.errors import InputError
+from inrreg.errors import InputError, OutputError
 from inrreg.image import Image, LabelImage, Points
 from inrreg.space import Grid
 
@@ -54,7 +54,7 @@ def dense_displacement(truth: PointMap, grid: Grid) -> Float[Tensor, "*shape d"]
     import torch
 
     points = grid.points(torch.float64).reshape(-1, grid.ndim)
-    return (in_parts(truth, points) - points).reshape(*grid.shape, grid.ndim).float()
+    return (truth(points) - points).reshape(*grid.shape, grid.ndim).float()
 
 
 def oblique_grid(shape: Sequence[int], spacing: ArrayLike, center: ArrayLike, degrees: Sequence[float]) -> Grid:
@@ -91,7 +91,10 @@ def save_pair(pair: PhantomPair, folder: Path) -> None:
     """
     from inrreg.io import write_displacement, write_image, write_point_pairs
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); choose another") from error
     for name in ("fixed", "moving", "fixed_mask", "moving_mask"):
         write_image(getattr(pair, name), folder / f"{name}.nii.gz")
     write_displacement(pair.displacement, pair.fixed.grid, folder / "displacement.nii.gz")
