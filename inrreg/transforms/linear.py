@@ -73,10 +73,11 @@ class Translation(Linear):
     """T(x) = x + t."""
 
     @classmethod
-    def by(cls, shift: ArrayLike) -> Self:
+    def by(cls, shift: ArrayLike | Tensor) -> Self:
         """The translation by ``shift`` mm."""
-        result = cls(np.zeros(len(np.asarray(shift))), 1.0)
-        result.shift.data.copy_(torch.as_tensor(np.array(shift, dtype=np.float64)))
+        values = torch.tensor(np.asarray(shift, dtype=np.float64))
+        result = cls(np.zeros(len(values)), 1.0)
+        result.shift.data.copy_(values)
         return result
 
 
