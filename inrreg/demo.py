@@ -19,7 +19,6 @@ def lung_demo(folder: Path, *, size: int = 96, motion_mm: float = 20.0, seed: in
     spacing = FIELD_OF_VIEW_MM / size
     log.info("making a lung pair of %.2g mm voxels, mean motion %g mm, seed %d", spacing, motion_mm, seed)
     pair = lung_pair(shape=(size, round(size * 5 / 6), size), spacing=spacing, motion_mm=motion_mm, seed=seed)
-    (folder / "pair").mkdir(parents=True, exist_ok=True)
     save_pair(pair, folder / "pair")
     result = register(
         pair.fixed,

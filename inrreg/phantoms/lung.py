@@ -18,6 +18,7 @@ from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.scan import Chest, scan
 from inrreg.phantoms.skeleton import rib_lines, ribs
 from inrreg.phantoms.vessels import PulmonaryTrees
+from inrreg.sampling import inside
 from inrreg.space import Grid
 
 _CENTER = np.array([-11.3, 24.7, -172.4])
@@ -80,7 +81,9 @@ def lung_pair(
     moving_grid = oblique_grid(shape, spacing, _CENTER + _MOVING_SHIFT, _MOVING_TURN)
     frame = _BodyFrame(tuple(_CENTER.tolist()), float((fixed_grid.extent / BOX_MM).min()))
     lung_marks = _spread_out(chest.trees.forks[thorax.lungs(chest.trees.forks) < -_MARK_DEPTH_MM], n_landmarks, for_landmarks)
-    rib_marks = _spread_out(rib_lines(thorax)[:, 4:-4].reshape(-1, 3), n_rib_landmarks, for_landmarks)
+    on_ribs = rib_lines(thorax)[:, 4:-4].reshape(-1, 3)
+    in_view = inside(fixed_grid, frame.to_world(on_ribs)) * inside(moving_grid, frame.to_world(on_ribs)) > 0
+    rib_marks = _spread_out(on_ribs[in_view], n_rib_landmarks, for_landmarks)
     breathing = _calibrated(chest.thorax, frame, motion_mm, lung_marks, for_motion)
 
     def truth(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
