@@ -300,11 +300,16 @@ def test_pyramid_level_leaves_finer_images_alone(image: Image) -> None:
     assert pyramid_level(image, 0.1) is image
 
 
-def test_pyramid_level_removes_what_the_coarse_grid_cannot_hold() -> None:
-    grid = Grid.from_spacing((64, 64), (1.0, 1.0))
-    checker = torch.tensor((np.indices(grid.shape).sum(0) % 2).astype(np.float64))[None]
-    # 4 mm from 1 mm: sigma = 1.94 voxels leaves exp(-(pi sigma)^2 / 2) < 1e-8 of the finest pattern; its being cut at 4 sigma leaves exp(-8)
-    torch.testing.assert_close(pyramid_level(Image(checker, grid), 4.0).data[:, 2:-2, 2:-2], torch.full((1, 12, 12), 0.5, dtype=torch.float64), rtol=0, atol=1e-3)
+def test_pyramid_level_damps_what_the_coarse_grid_cannot_hold() -> None:
+    grid = Grid.from_spacing((80, 60), (1.0, 1.0), (20.0, -30.0), oblique(2))
+    k = 2 * torch.pi / 5.0  # 5 mm waves along i, which samples 4 mm apart would show as waves of 20 mm
+    direction = torch.tensor(grid.direction[:, 0].copy())
+    level = pyramid_level(Image(torch.cos(k * (grid.points(torch.float64) @ direction))[None], grid), 4.0)
+    # a Gaussian of half of sqrt(4^2 - 1^2) mm, then the mean of two neighbours, since the coarse centres lie midway
+    damping = np.exp(-0.5 * k**2 * (16 - 1) / 4) * np.cos(k / 2)
+    expected = damping * torch.cos(k * (level.grid.points(torch.float64) @ direction))
+    assert damping < 0.05
+    torch.testing.assert_close(level.data[0, 3:-3], expected[3:-3], rtol=0, atol=1e-3)  # cut at 4 sigma: exp(-8)
 
 
 def test_orientation_of_the_test_grid_is_seen_by_the_sampler() -> None:
