@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from inrreg.errors import InputError
 from inrreg.image import Image
 
 Feature = Callable[[Image], Image]
@@ -21,10 +22,18 @@ def intensities(image: Image) -> Image:
 
 @dataclass(frozen=True)
 class Window:
-    """Intensities between ``low`` and ``high`` carried linearly to 0 ... 1, those beyond clipped: for CT, where the unit (HU) means something."""
+    """Intensities between ``low`` and ``high`` carried linearly to 0 ... 1, those beyond clipped: for CT, where the unit (HU) means something.
+
+    Raises:
+        InputError: ``high`` is not above ``low``.
+    """
 
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise InputError(f"an intensity window needs its low end below its high one, got {self.low:g} to {self.high:g}")
 
     def __call__(self, image: Image) -> Image:
         return image.with_data(((image.data - self.low) / (self.high - self.low)).clamp(0, 1))
@@ -32,7 +41,11 @@ class Window:
 
 @dataclass(frozen=True)
 class RobustWindow:
-    """Intensities between two percentiles of the image carried to 0 ... 1: for everything without a unit."""
+    """Intensities between two percentiles of the image carried to 0 ... 1: for everything without a unit.
+
+    Raises:
+        InputError: when called, on an image of one value everywhere.
+    """
 
     lower_percent: float = 0.5
     upper_percent: float = 99.5
@@ -43,6 +56,8 @@ class RobustWindow:
         low, high = np.percentile(sample, [self.lower_percent, self.upper_percent])
         if high <= low:
             low, high = float(values.min()), float(values.max())
+        if high <= low:
+            raise InputError(f"{image.name} is {low:g} everywhere, so it has no window of intensities; check that it is the right image")
         return Window(float(low), float(high))(image)
 
 

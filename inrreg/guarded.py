@@ -34,7 +34,7 @@ class Guarded:
         result = self.stage.run(pair, initial, seed=seed, progress=progress)
         level = self.stage.level(pair, self.stage.scales[-1].spacing_mm)
         samples = Samples(level, WholeGrid().draw(level.fixed_mask, torch.Generator()))
-        start = identity(pair.fixed.grid.ndim) if initial is None else initial
+        start = identity(pair.fixed.grid.ndim).requires_grad_(False) if initial is None else initial
         similarity = self.stage.similarities[0]
         with torch.no_grad():
             before, after = (float(similarity(Step(samples, transform.to(pair.fixed.device), None))) for transform in (start, result.transform))

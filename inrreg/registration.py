@@ -108,7 +108,9 @@ class Registration:
                 shape = step if self.penalty_sampler == self.sampler and self.sampler.deterministic else Step(next(geometry), transform, start)
                 values += [(term, term(shape)) for term in self.penalties]
             weighted = [term.weight * value for term, value in values]
-            latest.update({term.name: float(w.detach()) for (term, _), w in zip(values, weighted, strict=True)})
+            latest.clear()
+            for (term, _), summand in zip(values, weighted, strict=True):  # terms may share a name, as two windows of one measure do
+                latest[term.name] = latest.get(term.name, 0.0) + float(summand.detach())
             return torch.stack(weighted).sum()
 
         def watch(iteration: int, value: float) -> None:

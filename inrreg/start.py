@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A translation in mm, where it came from, its cost (lower is better) and the share of the fixed mask that falls into the moving image."""
+    """A translation in mm, where it came from, its cost (lower is better) and its overlap.
+
+    Overlap is the share of the fixed mask that falls into the moving image, over the share that could: 1 where the smaller of both lies wholly in the other.
+    """
 
     origin: str
     shift: np.ndarray
@@ -45,9 +48,9 @@ class Candidate:
 class Start:
     """Chooses the initial translation.
 
-    The headers are believed unless another candidate lowers the cost by more than ``margin``. A candidate must bring at least
-    ``least_overlap`` of the fixed mask into the moving image; where none does that the headers, or no candidate at all, a
-    search over shifts of ``search_steps`` parts of the image's extent is made and refined.
+    The headers are believed unless another candidate lowers the cost by more than ``margin``. A candidate must reach
+    ``least_overlap``; where none does, shifts on a lattice of ``search_steps`` an axis over the moving image are tried and the
+    best one is refined.
     """
 
     level_mm: float = 8.0
@@ -70,7 +73,7 @@ class Start:
         chosen = headers if headers.overlap >= self.least_overlap and headers.cost <= best.cost + self.margin else best
         searched = chosen.overlap < self.least_overlap
         if searched:
-            chosen = self._search(pair, score)
+            chosen = self._search(pair, initial, score)
         for candidate in candidates:
             log.info("start candidate: %s", candidate)
         level = logging.WARNING if headers.overlap == 0 else logging.INFO
@@ -83,15 +86,22 @@ class Start:
         scaled = pair.prepared(RobustWindow())
         return Scorer(Registration(LinearModel(), (NMI(),), mask_margin_mm=2 * self.level_mm).level(scaled, self.level_mm), initial)
 
-    def _search(self, pair: Pair, score: "Scorer") -> Candidate:
-        """Shifts on a lattice around the meeting of the grids' middles, the best one refined by gradient descent."""
-        middle = pair.moving.grid.center - pair.fixed.grid.center
-        steps = np.linspace(-0.5, 0.5, self.search_steps)
-        tried = [score("search", middle + pair.moving.grid.matrix @ (np.array(part) * pair.moving.grid.shape)) for part in product(steps, repeat=pair.fixed.grid.ndim)]
-        sound = [c for c in tried if c.overlap >= self.least_overlap] or [c for c in tried if c.overlap > 0]
-        if not sound:
-            raise InputError(f"no shift brings {pair.fixed.name} and {pair.moving.name} to overlap: check that both show the same part of the body and that the masks belong to them")
-        return min(sound, key=lambda c: c.cost)
+    def _search(self, pair: Pair, initial: Transform | None, score: "Scorer") -> Candidate:
+        """Shifts that carry the middle of the fixed mask to a lattice of points over the moving image; then, around the best, ever finer ones."""
+        moving, met = pair.moving.grid, torch.as_tensor(pair.moving.grid.center)
+        if initial is not None:
+            met = initial.inverse()(met[None].to(initial.device))[0].cpu()
+        shift, steps, count = met.numpy() - score.samples.level.fixed.grid.center, moving.extent / (self.search_steps - 1), self.search_steps
+        while True:
+            offsets = product(np.arange(count) - (count - 1) / 2, repeat=moving.ndim)
+            tried = [score("search", shift + moving.direction @ (np.array(offset) * steps)) for offset in offsets]
+            sound = [c for c in tried if c.overlap >= self.least_overlap] or [c for c in tried if c.overlap > 0]
+            if not sound:
+                raise InputError(f"no shift brings {pair.fixed.name} and {pair.moving.name} to overlap: check that both show the same part of the body and that the masks belong to them")
+            best = min(sound, key=lambda c: c.cost)
+            if steps.max() <= self.level_mm:
+                return best
+            shift, steps, count = best.shift, steps / 2, 3
 
 
 class Scorer:
@@ -100,11 +110,13 @@ class Scorer:
     def __init__(self, level: Level, initial: Transform | None) -> None:
         self.samples = Samples(level, WholeGrid().draw(level.fixed_mask, torch.Generator()))
         self.initial = initial
+        moving_in_fixed_voxels = float(np.prod(level.moving.grid.extent) / np.prod(level.fixed.grid.spacing))
+        self.possible = min(float(self.samples.weight.sum()), moving_in_fixed_voxels)
 
     @torch.no_grad()
     def __call__(self, origin: str, shift: np.ndarray) -> Candidate:
         step = Step(self.samples, Translation.by(shift).to(self.samples.sites.points.device), self.initial)
-        overlap = float(step.weight.sum() / self.samples.weight.sum().clamp(min=1e-6))
+        overlap = min(1.0, float(step.weight.sum()) / self.possible)
         return Candidate(origin, np.asarray(shift), float(NMI()(step)) if overlap > 0 else float("inf"), overlap)
 
 

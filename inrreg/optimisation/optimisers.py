@@ -71,38 +71,64 @@ class LBFGS:
         """See ``Optimiser``; an iteration is one line search."""
         parameters = list(parameters)
         rate = self.learning_rate if learning_rate is None else learning_rate
-        lbfgs = torch.optim.LBFGS(parameters, lr=rate, max_iter=1, history_size=self.history, line_search_fn="strong_wolfe")
+        lbfgs = torch.optim.LBFGS(parameters, lr=rate, max_iter=1, history_size=self.history, line_search_fn="strong_wolfe", tolerance_grad=0.0, tolerance_change=0.0)
+        scale = 1.0
 
         def evaluate() -> Tensor:
             lbfgs.zero_grad()
-            value = cost()
+            value = scale * cost()
             value.backward()
             return value
 
-        return descend(lambda iteration: float(lbfgs.step(evaluate)), parameters, iterations, self.stopping, watch)
+        def one_step(iteration: int) -> float:
+            nonlocal scale
+            if iteration == 0:
+                evaluate()
+                scale = _unit_scale(parameters)
+            return float(lbfgs.step(evaluate).detach()) / scale
+
+        return descend(one_step, parameters, iterations, self.stopping, watch)
+
+
+def _unit_scale(parameters: list[nn.Parameter]) -> float:
+    """The factor that makes the largest derivative 1: torch's L-BFGS has a first step and thresholds for costs of that size, and a mean over voxels is far from it."""
+    largest = max(float(p.grad.abs().max()) for p in parameters if p.grad is not None)
+    return 1 / largest if 0 < largest < math.inf else 1.0
 
 
 def descend(one_step: Callable[[int], float], parameters: list[nn.Parameter], iterations: int, stopping: Stopping, watch: Callable[[int, float], None] | None) -> Outcome:
-    """Take steps until one of the outcomes is reached; a step that ends in a non-finite cost or an interrupt is undone."""
+    """Take steps until one of the outcomes is reached; ``one_step`` moves the parameters and returns the cost they had before it.
+
+    A non-finite cost brings back the last parameters whose cost was finite, an interrupt those after the last whole step.
+    """
     costs: list[float] = []
-    for iteration in range(iterations):
-        before = [p.detach().clone() for p in parameters]
-        try:
+    judged = reached = _copied(parameters)
+    try:
+        for iteration in range(iterations):
             value = one_step(iteration)
-        except KeyboardInterrupt:
-            _restore(parameters, before)
-            return Outcome.INTERRUPTED
-        if not math.isfinite(value) or not all(bool(torch.isfinite(p).all()) for p in parameters):
-            _restore(parameters, before)
-            return Outcome.NON_FINITE
-        costs.append(value)
-        if watch is not None:
-            watch(iteration, value)
-        if stopping.converged(costs):
-            return Outcome.CONVERGED
-    if costs and costs[-1] > costs[0] + max(0.5 * abs(costs[0]), 1e-3):
-        return Outcome.DIVERGED
-    return Outcome.ITERATION_LIMIT
+            if math.isfinite(value):
+                judged = reached
+            if not math.isfinite(value) or not all(bool(torch.isfinite(p).all()) for p in parameters):
+                _restore(parameters, judged)
+                return Outcome.NON_FINITE
+            reached = _copied(parameters)
+            costs.append(value)
+            if watch is not None:
+                watch(iteration, value)
+            if stopping.converged(costs):
+                return Outcome.DIVERGED if _risen(costs) else Outcome.CONVERGED
+    except KeyboardInterrupt:
+        _restore(parameters, reached)
+        return Outcome.INTERRUPTED
+    return Outcome.DIVERGED if _risen(costs) else Outcome.ITERATION_LIMIT
+
+
+def _risen(costs: list[float]) -> bool:
+    return bool(costs) and costs[-1] > costs[0] + max(0.5 * abs(costs[0]), 1e-3)
+
+
+def _copied(parameters: list[nn.Parameter]) -> list[Tensor]:
+    return [p.detach().clone() for p in parameters]
 
 
 def _restore(parameters: list[nn.Parameter], values: list[Tensor]) -> None:

@@ -15,13 +15,16 @@ from inrreg.features import Feature, intensities
 from inrreg.separable import box_sum
 from inrreg.step import Step
 
+LEAST_FLATNESS = 1e-3
+
 
 @dataclass(frozen=True)
 class LNCC:
     """1 - weighted mean of the signed local correlation; 0 is a perfect match. Invariant to a gain above 0 and an offset that vary slowly over the window.
 
     A window whose standard deviation is below ``flatness`` times that of the whole image counts as flat: its correlation is
-    drawn to zero, so noise in air does not vote.
+    drawn to zero, so noise in air does not vote (and a perfect match of images with flat parts stays above 0). A ``flatness``
+    below 0.001, the precision of single numbers, counts as that.
 
     Raises:
         InputError: on a step whose lattices are smaller than the window.
@@ -45,7 +48,7 @@ class LNCC:
             moments = step.samples.kept((self, "moments"), lambda: local_moments(fixed, weight, radii))
         else:
             moments = local_moments(fixed, weight, radii)
-        floor = self.flatness**2
+        floor = max(self.flatness, LEAST_FLATNESS) ** 2
         return local_correlation(fixed, warped, weight, radii, moments, (floor * spread(fixed, step.samples.weight), floor * spread(warped.detach(), weight)))
 
     def radii(self, spacing: Sequence[float], lattice: Sequence[int]) -> tuple[int, ...]:

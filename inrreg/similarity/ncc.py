@@ -31,4 +31,4 @@ def correlation(fixed: Float[Tensor, "b c *lattice"], warped: Float[Tensor, "b c
     m = warped - ((weight * warped).sum(axes) / total).reshape(shape)
     covariance = (weight * f * m).sum(axes) / total
     variances = (weight * f * f).sum(axes) * (weight * m * m).sum(axes) / total**2
-    return covariance / torch.sqrt(variances + 1e-12)
+    return covariance / torch.sqrt(variances.clamp(min=1e-30))
