@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from inrreg.errors import InputError
 from inrreg.image import Image, LabelImage
 from inrreg.space import Grid
 
@@ -29,9 +30,15 @@ def dilated(mask: Image, margin_mm: float) -> Image:
 
 
 def bounding_box(mask: Image, margin_mm: float = 0.0) -> tuple[list[int], list[int]]:
-    """First and past-the-last voxel of the mask along each axis, ``margin_mm`` wider, within the grid."""
+    """First and past-the-last voxel of the mask along each axis, ``margin_mm`` wider, within the grid.
+
+    Raises:
+        InputError: the mask is empty.
+    """
     lower, upper = [], []
     occupied = mask.data[0] > 0
+    if not bool(occupied.any()):
+        raise InputError(f'{mask.name} is empty: no voxel is above 0, and 1 means "use this"; leave the mask out, or check that it belongs to the image')
     for axis, (n, h) in enumerate(zip(mask.grid.shape, mask.grid.spacing, strict=True)):
         others = [a for a in range(mask.grid.ndim) if a != axis]
         present = occupied.any(dim=others[1]).any(dim=others[0]).nonzero()[:, 0] if len(others) == 2 else occupied.any(dim=others[0]).nonzero()[:, 0]
