@@ -29,6 +29,51 @@ def dilated(mask: Image, margin_mm: float) -> Image:
     return mask.with_data(torch.from_numpy(grown.astype(np.float32))[None].to(mask.device))
 
 
+def signed_distance(mask: Image, clip_mm: float) -> Image:
+    """Distance to the edge of the mask over ``clip_mm``, positive inside, cut off at -1 and 1: the shape of a mask as an image."""
+    from scipy.ndimage import distance_transform_edt
+
+    inside = mask.data[0].cpu().numpy() > 0.5
+    distance = distance_transform_edt(inside, sampling=mask.grid.spacing) - distance_transform_edt(~inside, sampling=mask.grid.spacing)
+    return mask.with_data(torch.from_numpy(np.clip(distance / clip_mm, -1, 1).astype(np.float32))[None].to(mask.device))
+
+
+def lung_mask(image: Image, air_below: float = -400.0) -> Image:
+    """The lungs of a chest CT in HU: air inside the body, without vessels' holes; 1 means "use this".
+
+    Voxels below ``air_below`` that hang together, do not reach the edges of the box that run along the body (the air around the
+    patient does), and are no smaller than a tenth of the largest such piece, closed over 5 mm.
+
+    Raises:
+        InputError: no such piece is found.
+    """
+    from scipy import ndimage
+
+    values = image.data[0].cpu().numpy()
+    pieces, count = ndimage.label(values < air_below)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    sizes[np.unique(_edges_along_body(pieces, image.grid))] = 0
+    if sizes.max() * np.prod(image.grid.spacing) < 50_000:
+        raise InputError(f"no lungs were found in {image.name} (air below {air_below:g} HU inside the body); give masks, or choose a preset for another organ")
+    lungs = (sizes >= 0.1 * sizes.max())[pieces]
+    radius = np.maximum(np.round(5.0 / image.grid.spacing), 1).astype(int)
+    padded = np.pad(lungs, [(r, r) for r in radius])
+    ball = sum((np.arange(-r, r + 1).reshape([-1 if a == b else 1 for b in range(lungs.ndim)]) / r) ** 2 for a, r in enumerate(radius)) <= 1
+    closed = ndimage.binary_closing(padded, ball)[tuple(slice(r, -r) for r in radius)]
+    filled = ndimage.binary_fill_holes(closed)
+    return Image(torch.from_numpy(filled.astype(np.float32))[None].to(image.device), image.grid, f"lungs found in {image.name}")
+
+
+def _edges_along_body(pieces: np.ndarray, grid: Grid) -> np.ndarray:
+    """The values on the four edges of the box along the index axis that runs along the body (the four corners in 2-D)."""
+    along_body = int(np.abs(grid.direction[-1]).argmax()) if grid.ndim == 3 else -1
+    for axis in range(grid.ndim):
+        if axis != along_body:
+            pieces = np.take(pieces, [0, -1], axis=axis)
+    return pieces
+
+
 def bounding_box(mask: Image, margin_mm: float = 0.0) -> tuple[list[int], list[int]]:
     """First and past-the-last voxel of the mask along each axis, ``margin_mm`` wider, within the grid.
 

@@ -3,10 +3,14 @@
 ``docs/presets.md`` holds the measurements. A preset is chosen by anatomy; ``default`` needs no choice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from inrreg.errors import InputError
+from inrreg.alignment import MaskAlignment
 from inrreg.features import Feature, RobustWindow, Window
+from inrreg.image import Image
+from inrreg.masks import lung_mask
 from inrreg.optimisation import Adam
 from inrreg.penalties import Bending, Folding, TotalVariation
 from inrreg.registration import Registration, Scale
@@ -19,12 +23,16 @@ from inrreg.transforms import FreeForm, LinearModel
 
 @dataclass(frozen=True)
 class Preset:
-    """``intensity`` is applied to both images once; ``stages`` run one after the other, each from what the last one found; more folding than the limit is an outcome."""
+    """``intensity`` is applied to both images once; ``stages`` run one after the other, each from what the last one found; more folding than the limit is an outcome.
+
+    ``find_mask`` finds the mask of an image, before ``intensity``, where none is given.
+    """
 
     name: str
     description: str
     intensity: Feature = field(default_factory=RobustWindow)
     stages: tuple[Stage, ...] = ()
+    find_mask: Callable[[Image], Image] | None = None
     folding_limit_percent: float = 0.5
 
 
@@ -39,7 +47,7 @@ def lung() -> Preset:
         penalty_sampler=WholeGrid(4.0),
         mask_margin_mm=4.0,
     )
-    return Preset("lung", "lung CT, breathing or follow-up", Window(-1000, 200), (Start(), continuous))
+    return Preset("lung", "lung CT, breathing or follow-up", Window(-1000, 200), (Start(), MaskAlignment(), continuous), find_mask=lung_mask)
 
 
 def liver() -> Preset:

@@ -1,42 +1,51 @@
 """The roof: ``register`` loads two images, runs the stages of a preset, measures, and hands over a result that can be saved."""
 
+import copy
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from inrreg.checks import check_intensities, check_landmarks, check_mask, check_pairs, check_same_dimension
-from inrreg.errors import InputError
+from inrreg.checks import check_intensities, check_landmarks, check_mask, check_same_dimension
+from inrreg.errors import FrameError, InputError, RegistrationError
 from inrreg.evaluation import jacobian_statistics
 from inrreg.image import Image, Points
-from inrreg.io import as_image, as_mask, read_point_pairs
-from inrreg.measure import SCHEMA, Landmarks, final_outcome, measurements, on_fixed_grid, peak_memory_mb, stage_entry
+from inrreg.io import as_image, as_mask, pair_points, read_point_pairs, read_points
+from inrreg.measure import SCHEMA, Landmarks, final_outcome, key, measurements, peak_memory_mb, rendered, stage_entry, strict
 from inrreg.optimisation import Outcome
 from inrreg.pair import Pair
 from inrreg.presets import Preset
 from inrreg.presets import preset as named_preset
 from inrreg.result import MARK, Result
-from inrreg.settings import described, file_hash, fingerprint, versions
-from inrreg.stage import Progress, StageResult, Stopwatch
+from inrreg.settings import described, input_entry, versions
+from inrreg.stage import Progress, Stage, StageResult, Stopwatch
 from inrreg.transforms import Transform
 
 log = logging.getLogger(__name__)
 
+ENDING = (Outcome.INTERRUPTED, Outcome.NON_FINITE)
+"""Outcomes after which no further stage is run."""
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A checked request: the pair, the strategy, and where the inputs came from."""
+    """A checked request: the pair, the strategy, what judges the result (the stages never see it), and config.json; ``notes`` are the warnings said so far."""
 
     pair: Pair
     preset: Preset
     device: torch.device
     seed: int
-    threads: int | None
-    sources: dict[str, Any]
+    threads: int
+    config: dict[str, Any]
     initial: Transform | None = None
+    landmarks: Landmarks | None = None
+    loading_s: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
 
 def register(
@@ -56,17 +65,19 @@ def register(
 ) -> Result:
     """Find the map from fixed to moving world points.
 
-    Images and masks (1 means "use this") are paths, nibabel or SimpleITK images, or ``Image``; landmarks are a CSV path of
-    pairs or ``(fixed, moving)`` ``Points`` in RAS mm. ``landmarks`` only judge the result, ``guide_landmarks`` pull it.
-    ``initial`` maps fixed to moving points and is improved on. The same inputs, seed and thread count give the same field.
+    Images and masks (1 means "use this") are paths, nibabel or SimpleITK images, or ``Image``; landmarks are a CSV path of pairs or
+    ``(fixed, moving)``, each ``Points`` or an array ``[n, d]``, RAS mm. ``landmarks`` only judge the result, ``guide_landmarks`` pull it.
+    ``initial`` maps fixed to moving points and is improved on. The same inputs, seed and thread count give the same field, bit for bit, on a CPU.
+    A KeyboardInterrupt ends the run with what was found until then: the outcome is ``INTERRUPTED``.
 
     Raises:
         InputError: something about the input is wrong; nothing has been computed then.
+        RegistrationError: out of memory.
     """
     job = prepare(
         fixed, moving, preset=preset, fixed_mask=fixed_mask, moving_mask=moving_mask, landmarks=landmarks, guide_landmarks=guide_landmarks, initial=initial, device=device, seed=seed, threads=threads
     )
-    return run(job, landmarks, progress)
+    return run(job, progress)
 
 
 def prepare(
@@ -83,86 +94,118 @@ def prepare(
     seed: int = 0,
     threads: int | None = None,
 ) -> Job:
-    """Load and check everything ``register`` needs, without computing anything; the arguments are those of ``register``.
+    """Load and check everything ``register`` needs, without computing anything; arguments and errors are those of ``register``."""
+    watch = Stopwatch()
+    chosen, target = _preset(preset), _device(device)
+    _check_numbers(seed, threads)
+    with _warnings_noted() as notes:
+        images = {"fixed": _image(fixed, "fixed"), "moving": _image(moving, "moving")}
+        check_same_dimension(images["fixed"], images["moving"])
+        masks = {which: _mask(mask, f"{which} mask", images[which], chosen) for which, mask in (("fixed", fixed_mask), ("moving", moving_mask))}
+        truth, guides = (_landmarks(source, images, name) for source, name in ((landmarks, "landmarks"), (guide_landmarks, "guide landmarks")))
+        _check_initial(initial, images["fixed"].grid.ndim)
+    given = {
+        "fixed": (fixed, images["fixed"]),
+        "moving": (moving, images["moving"]),
+        "fixed_mask": (fixed_mask, masks["fixed"]),
+        "moving_mask": (moving_mask, masks["moving"]),
+        "landmarks": (landmarks, truth),
+        "guide_landmarks": (guide_landmarks, guides),
+    }
+    config = {
+        MARK: versions()["inrreg"],
+        "schema": SCHEMA,
+        "frame": "RAS mm; the transform maps fixed world points to moving world points",
+        "preset": described(chosen),
+        "seed": seed,
+        "device": str(target),
+        "threads": threads or torch.get_num_threads(),
+        "versions": versions(),
+        "inputs": {name: None if content is None else input_entry(source, content) for name, (source, content) in given.items()},
+        "initial": described(initial),
+    }
+    pair = Pair(images["fixed"], images["moving"], masks["fixed"], masks["moving"], guides)
+    return Job(pair, chosen, target, seed, config["threads"], config, initial, truth, watch.seconds, notes)
 
-    ``landmarks`` are looked at only to refuse a file that could not be used afterwards; the job does not hold them.
+
+def run(job: Job, progress: Progress | None = None) -> Result:
+    """Run the stages of a prepared job, then measure.
+
+    Raises:
+        InputError: a stage cannot work on these images.
+        RegistrationError: out of memory.
     """
-    chosen = named_preset(preset) if isinstance(preset, str) else preset
-    target = _device(device)
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be 1 or more, got {threads}")
-    images = {"fixed": as_image(fixed, "fixed"), "moving": as_image(moving, "moving")}
-    check_same_dimension(images["fixed"], images["moving"])
-    for image in images.values():
-        check_intensities(image)
-    masks: dict[str, Image | None] = {}
-    for name, mask, image in (("fixed mask", fixed_mask, images["fixed"]), ("moving mask", moving_mask, images["moving"])):
-        masks[name] = None if mask is None else as_mask(mask, name)
-        if (given := masks[name]) is not None:
-            check_mask(given, image)
-    pair = Pair(images["fixed"], images["moving"], masks["fixed mask"], masks["moving mask"])
-    _checked_landmarks(landmarks, pair, "landmarks")
-    guides = _checked_landmarks(guide_landmarks, pair, "guide landmarks")
-    pair = Pair(pair.fixed, pair.moving, pair.fixed_mask, pair.moving_mask, guides)
-    sources = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask, "guide_landmarks": guide_landmarks}
-    return Job(pair, chosen, target, seed, threads, sources, initial)
+    try:
+        with _warnings_noted() as notes, _threads(job.threads):
+            return _run(job, progress, notes)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise RegistrationError(
+            f"out of memory on {job.device} ({str(error).splitlines()[0] if str(error) else 'no detail'}); take a preset with coarser levels, smaller images or another device"
+        ) from error
 
 
-def run(job: Job, landmarks: Any = None, progress: Progress | None = None) -> Result:
-    """Run the stages of a prepared job, then measure; ``landmarks`` are read after the last stage."""
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
+def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
     if job.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(job.device)
     watch = Stopwatch()
-    stages = run_stages(job.preset.stages, job.pair.prepared(job.preset.intensity).to(job.device), job.initial, seed=job.seed, progress=progress)
-    fitted = watch.seconds
-    truth = None if landmarks is None else _read_landmarks(landmarks, "landmarks")
-    transform = stages[-1].transform
     pair = job.pair.to(job.device)
-    warped, before, determinant = on_fixed_grid(pair, transform)
-    folded = jacobian_statistics(determinant, pair.fixed_mask).folded_percent
+    stages = run_stages(job.preset.stages, pair.prepared(job.preset.intensity), copy.deepcopy(job.initial), seed=job.seed, progress=progress)
+    fitted, transform = watch.seconds, stages[-1].transform
+    on_grid = rendered(pair, transform)
+    numbers = measurements(pair, transform, on_grid, job.landmarks)
+    folded = jacobian_statistics(on_grid.determinant, pair.fixed_mask).folded_percent
     outcome = final_outcome(stages, folded, job.preset.folding_limit_percent)
-    numbers = measurements(pair, transform, determinant, warped, before, truth)
     metrics = {
         "schema": SCHEMA,
-        "outcome": {"name": outcome.name, "message": outcome.value},
-        "stages": [stage_entry(stage, truth) for stage in stages],
-        "time_s": {"stages": fitted, "measuring": watch.seconds - fitted, "total": watch.seconds},
+        "outcome": {"name": key(outcome), "message": outcome.value},
+        "notes": [*job.notes, *notes],
+        "stages": [stage_entry(stage, job.landmarks) for stage in stages],
+        "time_s": {"loading": job.loading_s, "stages": fitted, "measuring": watch.seconds - fitted, "total": job.loading_s + watch.seconds},
         "memory_mb": peak_memory_mb(job.device),
         **numbers,
     }
-    return Result(transform, pair.fixed.grid, outcome, metrics, configuration(job), pair, truth, [record for stage in stages for record in stage.history])
+    history = [record for stage in stages for record in stage.history]
+    return Result(transform.to("cpu"), pair.fixed.grid, outcome, strict(metrics), job.config, job.pair, job.landmarks, history, on_grid.to("cpu"))
 
 
-def run_stages(stages: Sequence[Any], pair: Pair, initial: Transform | None, *, seed: int = 0, progress: Progress | None = None) -> list[StageResult]:
-    """Each stage from what the one before found; an interrupt or a non-finite cost ends the chain with what was reached."""
+def run_stages(stages: Sequence[Stage], pair: Pair, initial: Transform | None, *, seed: int = 0, progress: Progress | None = None) -> list[StageResult]:
+    """Each stage from what the one before found; an interrupt or a non-finite cost ends the chain with what was reached.
+
+    Raises:
+        KeyboardInterrupt: before the first stage has found anything.
+    """
     results: list[StageResult] = []
     for stage in stages:
-        results.append(stage.run(pair, results[-1].transform if results else initial, seed=seed, progress=progress))
-        if results[-1].outcome in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
-            log.warning("%s ended early: %s", stage.name, results[-1].outcome.value)
+        watch = Stopwatch()
+        try:
+            results.append(stage.run(pair, results[-1].transform if results else initial, seed=seed, progress=progress))
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            results.append(StageResult(stage.name, results[-1].transform, Outcome.INTERRUPTED, watch.seconds, notes={"kept": False}))
+        if results[-1].outcome in ENDING:
+            log.warning("%s", _early_end(results))
             break
     return results
 
 
-def configuration(job: Job) -> dict[str, Any]:
-    """Every setting of a job, resolved: the content of config.json."""
-    pair = job.pair
-    return {
-        MARK: versions()["inrreg"],
-        "schema": SCHEMA,
-        "frame": "RAS mm; the transform maps fixed world points to moving world points",
-        "preset": described(job.preset),
-        "seed": job.seed,
-        "threads": torch.get_num_threads() if job.threads is None else job.threads,
-        "device": str(job.device),
-        "versions": versions(),
-        "inputs": {name: file_hash(source) for name, source in job.sources.items() if source is not None},
-        "fixed": {"name": pair.fixed.name, "grid": pair.fixed.grid.to_json(), "sha256": fingerprint(pair.fixed)},
-        "moving": {"name": pair.moving.name, "grid": pair.moving.grid.to_json(), "sha256": fingerprint(pair.moving)},
-        "initial": None if job.initial is None else described(job.initial),
-    }
+def _early_end(results: Sequence[StageResult]) -> str:
+    """Where the last stage ended, and what was kept."""
+    last = results[-1]
+    why = "was stopped on request" if last.outcome is Outcome.INTERRUPTED else "met a cost that is not finite"
+    if not last.history:
+        return f"stage {last.name} {why} before its first iteration was done; {f'what stage {results[-2].name} found' if len(results) > 1 else 'the start'} is kept"
+    at = last.history[-1]
+    return f"stage {last.name} {why} at {at.level_mm:g} mm; the map after iteration {at.iteration + 1} of {at.iterations} is kept"
+
+
+def _preset(preset: str | Preset) -> Preset:
+    chosen = named_preset(preset) if isinstance(preset, str) else preset
+    if not isinstance(chosen, Preset):
+        raise InputError(f"preset is a {type(preset).__name__}; give the name of one, or an inrreg.Preset")
+    if not chosen.stages:
+        raise InputError(f"the preset {chosen.name!r} has no stages; give it at least one, for instance stages=(Start(),)")
+    return chosen
 
 
 def _device(name: str) -> torch.device:
@@ -177,21 +220,105 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _read_landmarks(source: Any, name: str) -> Landmarks:
-    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(points, Points) for points in source):
-        fixed, moving = source
-    elif isinstance(source, tuple) and len(source) == 2:
-        fixed, moving = (Points.from_array(np.asarray(points), name=f"{which} {name}") for which, points in zip(("fixed", "moving"), source, strict=True))
-    else:
-        fixed, moving = read_point_pairs(source)
-    check_pairs(fixed, moving)
-    return fixed, moving
+def _check_numbers(seed: int, threads: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be 1 or more, got {threads}")
+    if not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed must be a whole number of 64 bits, got {seed}")
 
 
-def _checked_landmarks(source: Any, pair: Pair, name: str) -> Landmarks | None:
+def _check_initial(initial: Any, ndim: int) -> None:
+    if initial is None:
+        return
+    if not isinstance(initial, Transform):
+        raise InputError(f"initial is a {type(initial).__name__}; give an inrreg Transform, for instance inrreg.load(folder).transform")
+    if initial.ndim != ndim:
+        raise FrameError(f"initial is a {initial.ndim}-D transform, but the images are {ndim}-D; give one of the same dimension")
+
+
+def _image(source: Any, name: str) -> Image:
+    image = as_image(source, name)
+    if image.channels != 1:
+        raise InputError(f"{image.name} has {image.channels} channels, and a registration takes one; give one of them, or their magnitude")
+    image = image.with_data(image.data.detach().to("cpu", torch.float32))
+    check_intensities(image)
+    return image
+
+
+def _mask(source: Any, name: str, image: Image, preset: Preset) -> Image | None:
+    """The mask of an image, which must not be flat inside it; one that the preset finds where none is given."""
+    if source is None and preset.find_mask is None:
+        return None
+    if source is None and preset.find_mask is not None:
+        found = preset.find_mask(image)
+        log.warning("no %s was given: preset %s found one over %.0f %% of the image; look at it in the report", name, preset.name, 100 * float(found.data.mean()))
+        return found
+    mask = as_mask(source, name).to("cpu")
+    check_mask(mask, image)
+    inside = image.data[mask.data > 0]
+    if inside.min() == inside.max():
+        raise InputError(f"{image.name} is {float(inside[0]):g} everywhere inside {mask.name}, so nothing there can be aligned; check that the mask belongs to the image")
+    return mask
+
+
+def _landmarks(source: Any, images: dict[str, Image], name: str) -> Landmarks | None:
+    """Pairs of points that lie in their images."""
     if source is None:
         return None
-    fixed, moving = _read_landmarks(source, name)
-    check_landmarks(fixed, pair.fixed.grid, f"fixed {name}")
-    check_landmarks(moving, pair.moving.grid, f"moving {name}")
-    return fixed, moving
+    if isinstance(source, str | Path):
+        fixed, moving = read_point_pairs(source)
+    elif isinstance(source, Sequence) and len(source) == 2:
+        fixed, moving = pair_points(_points(source[0], f"fixed {name}"), _points(source[1], f"moving {name}"))
+    else:
+        raise InputError(f"{name} are a {type(source).__name__}; give a CSV path, or (fixed, moving), each Points, a path or an array [n, d] of RAS mm")
+    for points, (which, image) in zip((fixed, moving), images.items(), strict=True):
+        check_landmarks(points, image.grid, points.name if which in points.name else f"{which} {points.name}")
+    return fixed, replace(moving, labels=fixed.labels)
+
+
+def _points(given: Any, name: str) -> Points:
+    if isinstance(given, str | Path):
+        return read_points(given)
+    try:
+        points = given if isinstance(given, Points) else Points.from_array(given, name=name)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} are no numbers ({error}); give Points, a path or an array [n, d] of RAS mm") from error
+    if points.coords.ndim != 2 or len(points) == 0 or not bool(torch.isfinite(points.coords).all()):
+        raise InputError(f"{name} have the shape {tuple(points.coords.shape)} or hold NaN or infinite values; give one row of finite RAS mm a point")
+    return replace(points, name=name if points.name == "points" else points.name)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """``count`` CPU threads for torch inside the block, as many as before behind it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Notes(logging.Handler):
+    """Keeps the warnings said by this thread: they stand in metrics.json and in the report too."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.thread, self.sentences = threading.get_ident(), list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self.thread:
+            self.sentences.append(record.getMessage())
+
+
+@contextmanager
+def _warnings_noted() -> Iterator[list[str]]:
+    """The warnings said inside the block."""
+    notes, loggers = _Notes(), [logging.getLogger(package) for package in ("inrreg", "graphreg")]
+    for logger in loggers:
+        logger.addHandler(notes)
+    try:
+        yield notes.sentences
+    finally:
+        for logger in loggers:
+            logger.removeHandler(notes)
