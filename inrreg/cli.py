@@ -1,130 +1,141 @@
-"""The command line: verbs over the Python API, nothing more. The same preset gives the same field from Python."""
+"""The command line: verbs over the Python API, nothing more. The same preset gives the same field from Python.
 
-import json
+What a verb needs is imported when it runs, so that help comes at once.
+"""
+
 import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, arg
 
-from inrreg.console import err, metrics_table, out, progress_bar, set_up_logging
+import inrreg
+from inrreg.console import err, out, progress_shown, set_up_logging, show_metrics
 from inrreg.errors import InputError, OutputError, RegistrationError
-from inrreg.optimisation import Outcome
 
-log = logging.getLogger("inrreg.cli")
+if TYPE_CHECKING:
+    from inrreg.result import Result
 
-EXIT = {Outcome.CONVERGED: 0, Outcome.ITERATION_LIMIT: 0, Outcome.DIVERGED: 4, Outcome.NON_FINITE: 4, Outcome.FOLDED: 5, Outcome.INTERRUPTED: 130}
+log = logging.getLogger(__name__)
+
+EXIT = {"CONVERGED": 0, "ITERATION_LIMIT": 0, "DIVERGED": 4, "NON_FINITE": 4, "FOLDED": 5, "INTERRUPTED": 130}
 BAD_INPUT, FAILED, STOPPED = 2, 3, 130
+DESCRIPTION = f"""inrreg {inrreg.__version__}: find the map from one image to another, for the pair at hand.
 
-Output = Annotated[Path, arg(aliases=["-o"])]
-File = Annotated[Path, Positional]
-Verbosity = Annotated[int, arg(aliases=["-v"])]
+Exit codes: 0 done, 2 bad input, 3 could not be computed or written, 4 diverged, 5 folded beyond the limit of the preset, 130 interrupted.
+"""
+
+Image = Annotated[Path, Positional, arg(metavar="IMAGE")]
+Folder = Annotated[Path, Positional, arg(metavar="RESULT")]
+Output = Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
+OutputFile = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
+Optional = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")]
+Threads = Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: as many as torch chooses)")]
+Device = Annotated[str, arg(metavar="DEVICE")]
+Seed = Annotated[int, arg(metavar="N")]
+Quiet = Annotated[bool, arg(aliases=["-q"], help_behavior_hint="")]
+Verbose = Annotated[bool, arg(aliases=["-v"], help_behavior_hint="")]
 
 
 def register(
-    fixed: File,
-    moving: File,
+    fixed: Annotated[Path, Positional, arg(metavar="FIXED")],
+    moving: Annotated[Path, Positional, arg(metavar="MOVING")],
     output: Output,
-    fixed_mask: Path | None = None,
-    moving_mask: Path | None = None,
-    landmarks: Path | None = None,
-    guide_landmarks: Path | None = None,
-    preset: str = "default",
-    device: str = "cpu",
-    seed: int = 0,
-    threads: int | None = None,
-    dry_run: Annotated[bool, arg(help="Check everything, say what would be done, and stop.")] = False,
-    verbosity: Verbosity = 0,
+    fixed_mask: Optional = None,
+    moving_mask: Optional = None,
+    landmarks: Optional = None,
+    guide_landmarks: Optional = None,
+    preset: Annotated[str, arg(metavar="NAME")] = "default",
+    device: Device = "cpu",
+    seed: Seed = 0,
+    threads: Threads = None,
+    dry_run: Annotated[bool, arg(help_behavior_hint="")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> int:
-    """Find the map from the fixed to the moving image and write it, the warped image, metrics and a report.
+    """Find the map from the fixed to the moving image; write it, the warped image, metrics and a report.
 
     Args:
-        fixed: Image whose grid the result lives on (NIfTI, MetaImage, NRRD, PNG).
+        fixed: Image whose grid the result lives on (NIfTI, MetaImage, NRRD; PNG and the like have pixels of 1 mm).
         moving: Image to be aligned with it.
-        output: Result folder; an older result of ours there is replaced.
-        fixed_mask: 1 where the fixed image shall be used.
-        moving_mask: 1 where the moving image shall be used.
-        landmarks: CSV of point pairs that judge the result; never seen by the fit.
+        output: Result folder; an older result there is replaced, anything else is left alone.
+        fixed_mask: 1 where the fixed image shall be used, on its grid.
+        moving_mask: 1 where the moving image shall be used, on its grid.
+        landmarks: CSV of point pairs (label,fixed_x,...,moving_z in RAS mm) that judge the result; the fit never sees them.
         guide_landmarks: CSV of point pairs that pull the fit.
-        preset: default, lung, liver or brain.
+        preset: What is registered: default, lung, liver or brain.
         device: cpu, cuda or cuda:N.
         seed: Start of all random numbers.
-        threads: CPU threads; as many as torch chooses unless given.
-        verbosity: -1 quiet, 0 one line a level, 1 everything.
+        threads: CPU threads.
+        dry_run: Check everything, say what would be done, and stop without writing.
+        quiet: Say nothing but errors.
+        verbose: Say what each stage does, and show the traceback of an unexpected error.
     """
     from inrreg.recipes import prepare, run
     from inrreg.result import check_output
 
-    set_up_logging(verbosity)
+    set_up_logging(quiet, verbose)
     check_output(output)
     job = prepare(fixed, moving, preset=preset, fixed_mask=fixed_mask, moving_mask=moving_mask, landmarks=landmarks, guide_landmarks=guide_landmarks, device=device, seed=seed, threads=threads)
     check_output(output, job.pair.fixed.grid)
     if dry_run:
-        _show_plan(job)
-        return 0
-    with progress_bar(enabled=verbosity >= 0 and err.is_terminal) as progress:
-        result = run(job, landmarks, progress)
+        return _show_plan(job)
+    with nullcontext() if quiet else progress_shown() as progress:
+        result = run(job, progress)
     result.save(output)
-    out.print(metrics_table(result.metrics, f"{fixed.name} <- {moving.name}"))
-    out.print(f"report: {output / 'report.html'}", soft_wrap=True, highlight=False)
-    if not result.outcome.usable:
-        log.warning("%s: %s", result.outcome.label, result.outcome.value)
-    return EXIT[result.outcome]
+    return _finish(result, output, f"{fixed.name} <- {moving.name}", quiet)
 
 
-def warp(
-    image: File,
-    result: File,
-    output: Output,
-    interpolation: Literal["linear", "cubic", "nearest"] = "linear",
-) -> int:
-    """Carry an image of the moving space onto the fixed grid.
+def warp(image: Image, result: Folder, output: OutputFile, interpolation: Literal["linear", "cubic", "nearest"] = "linear") -> int:
+    """Carry an image of the moving space onto the fixed grid, in the array type it has.
 
     Args:
         image: Image in the moving image's space; its own grid may differ from the moving image's.
         result: Result folder of ``register``.
         output: Image file to write.
-        interpolation: ``nearest`` for labels and masks.
+        interpolation: nearest for labels and masks.
     """
     from inrreg.io import read_image, read_labels, write_image
-    from inrreg.result import load
 
-    loaded = load(result)
-    if interpolation == "nearest":
-        write_image(loaded.warp(read_labels(image)), output)
-    else:
-        write_image(loaded.warp(read_image(image), interpolation), output)
+    loaded = _load(result)
+    warped = loaded.warp(read_labels(image)) if interpolation == "nearest" else loaded.warp(read_image(image), interpolation)
+    write_image(warped, output)
     return 0
 
 
-def points(points: File, result: File, output: Output, direction: Literal["fixed-to-moving", "moving-to-fixed"]) -> int:
+def points(
+    points: Annotated[Path, Positional, arg(metavar="POINTS")],
+    result: Folder,
+    output: OutputFile,
+    direction: Literal["fixed-to-moving", "moving-to-fixed"],
+) -> int:
     """Map points; say in which direction.
 
     Args:
         points: CSV with the header label,x,y,z in RAS mm, or Slicer's .mrk.json or .fcsv.
         result: Result folder of ``register``.
         output: CSV or .mrk.json to write.
-        direction: ``fixed-to-moving`` for points seen in the fixed image, ``moving-to-fixed`` for points seen in the moving one.
+        direction: fixed-to-moving for points seen in the fixed image, moving-to-fixed for points seen in the moving one.
     """
-    from inrreg.io import read_points, write_points
-    from inrreg.result import load
+    import torch
 
-    given, transform = read_points(points), load(result).transform
-    if direction == "moving-to-fixed":
-        transform = transform.inverse()
+    from inrreg.io import read_points, write_points
+
+    given, transform = read_points(points), _load(result).transform
     with torch.no_grad():
-        write_points(replace(given, coords=transform(given.coords)), output)
+        mapped = (transform if direction == "fixed-to-moving" else transform.inverse())(given.coords)
+    write_points(replace(given, coords=mapped), output)
     return 0
 
 
-def jacobian(result: File, output: Output) -> int:
-    """Write the Jacobian determinant of the map on the fixed grid: below 1 the tissue is smaller in the moving image, at or below 0 the map folds.
+def jacobian(result: Folder, output: OutputFile) -> int:
+    """Write the Jacobian determinant of the map on the fixed grid: below 1 tissue is smaller in the moving image, at or below 0 the map folds.
 
     Args:
         result: Result folder of ``register``.
@@ -133,23 +144,21 @@ def jacobian(result: File, output: Output) -> int:
     from inrreg.evaluation import jacobian_determinant, jacobian_statistics
     from inrreg.image import Image
     from inrreg.io import write_image
-    from inrreg.result import load
 
-    loaded = load(result)
+    loaded = _load(result)
     determinant = jacobian_determinant(loaded.transform, loaded.grid)
     write_image(Image.from_array(determinant, loaded.grid, "Jacobian determinant"), output)
-    out.print(metrics_table({"jacobian": jacobian_statistics(determinant).to_json()}, "whole image"))
+    show_metrics({"jacobian": {"region": "whole image", **jacobian_statistics(determinant).to_json()}}, str(result))
     return 0
 
 
 def evaluate(
-    result: File,
-    landmarks: Path | None = None,
-    fixed_labels: Path | None = None,
-    moving_labels: Path | None = None,
-    mask: Path | None = None,
-    moving: Path | None = None,
-    output: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    result: Folder,
+    landmarks: Optional = None,
+    fixed_labels: Optional = None,
+    moving_labels: Optional = None,
+    mask: Optional = None,
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(optional)")] = None,
 ) -> int:
     """Judge a result by what the fit has not seen: landmarks, labels, the Jacobian inside a mask.
 
@@ -159,27 +168,28 @@ def evaluate(
         fixed_labels: Label image on the fixed grid.
         moving_labels: Label image in the moving space.
         mask: 1 where the Jacobian counts, on the fixed grid.
-        moving: Moving image: with it, landmark errors are also given snapped to its voxels.
-        output: JSON file to write as well.
+        output: JSON file for all numbers.
     """
     from inrreg.judge import judged
-    from inrreg.result import load
+    from inrreg.result import write_json
 
-    numbers = judged(load(result), landmarks=landmarks, fixed_labels=fixed_labels, moving_labels=moving_labels, mask=mask, moving=moving)
-    out.print(metrics_table(numbers, str(result)))
+    numbers = judged(_load(result), landmarks=landmarks, fixed_labels=fixed_labels, moving_labels=moving_labels, mask=mask)
     if output is not None:
-        output.write_text(json.dumps(numbers, indent=1) + "\n")
+        write_json(numbers, output)
+    show_metrics(numbers, str(result))
     return 0
 
 
 def demo(
     what: Annotated[Literal["lung"], Positional] = "lung",
     output: Output = Path("demo"),
-    size: int = 96,
-    motion_mm: float = 20.0,
-    seed: int = 0,
-    threads: int | None = None,
-    device: str = "cpu",
+    size: Annotated[int, arg(metavar="N")] = 96,
+    motion_mm: Annotated[float, arg(metavar="MM")] = 20.0,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "cpu",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> int:
     """Make a breathing lung pair with known truth, register it, and say how far off the answer is.
 
@@ -187,21 +197,19 @@ def demo(
         what: Kind of phantom.
         output: Folder for the pair (``pair``) and the result (``result``).
         size: Voxels along the longest axis; the field of view stays the same.
-        motion_mm: Mean motion of the landmarks.
+        motion_mm: Mean motion of the landmarks in the lungs.
         seed: Start of all random numbers.
         threads: CPU threads.
         device: cpu, cuda or cuda:N.
+        quiet: Say nothing but errors.
+        verbose: Say what each stage does, and show the traceback of an unexpected error.
     """
     from inrreg.demo import lung_demo
 
-    set_up_logging(0)
-    with progress_bar(enabled=err.is_terminal) as progress:
+    set_up_logging(quiet, verbose)
+    with nullcontext() if quiet else progress_shown() as progress:
         result = lung_demo(output, size=size, motion_mm=motion_mm, seed=seed, threads=threads, device=device, progress=progress)
-    error = result.metrics["landmarks"]["all"]
-    out.print(metrics_table(result.metrics, f"{what} phantom"))
-    out.print(f"landmark error against the truth: {error['initial_mean_mm']:.2f} mm before, {error['mean_mm']:.2f} mm after (median {error['median_mm']:.2f} mm)", highlight=False)
-    out.print(f"report: {output / 'result' / 'report.html'}", soft_wrap=True, highlight=False)
-    return EXIT[result.outcome]
+    return _finish(result, output / "result", f"{what} phantom against its known truth", quiet)
 
 
 def doctor() -> int:
@@ -213,34 +221,59 @@ def doctor() -> int:
     return 0
 
 
-def _show_plan(job: Any) -> None:
+def _load(folder: Path) -> "Result":
+    from inrreg.result import load
+
+    return load(folder)
+
+
+def _show_plan(job: Any) -> int:
     """The checked geometry and the stages of a job."""
     from inrreg.plan import plan
 
-    for line in plan(job):
-        out.print(line, highlight=False, soft_wrap=True)
+    for name, finding in plan(job):
+        out.print(f"{name:<12} {finding}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _finish(result: "Result", folder: Path, title: str, quiet: bool) -> int:
+    """Show what was found and where it lies; the exit code of the outcome."""
+    if not quiet:
+        show_metrics(result.metrics, title)
+        out.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
+    if not result.outcome.usable:
+        log.error("%s: %s", result.outcome.label, result.outcome.value)
+    return EXIT[result.outcome.name]
 
 
 VERBS: dict[str, Callable[..., int]] = {"register": register, "warp": warp, "points": points, "jacobian": jacobian, "evaluate": evaluate, "demo": demo, "doctor": doctor}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one verb; exit codes: 0 good, 2 bad input, 3 failed, 4 diverged, 5 folded, 130 stopped."""
+    """Run one verb and exit with its code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given == ["--version"]:
+        out.print(f"inrreg {inrreg.__version__}", highlight=False)
+        sys.exit(0)
+    set_up_logging()
     try:
-        sys.exit(tyro.extras.subcommand_cli_from_dict(VERBS, prog="inrreg", description="Register the pair at hand.", args=arguments))
+        sys.exit(tyro.extras.subcommand_cli_from_dict(VERBS, prog="inrreg", description=DESCRIPTION, args=given, config=(DisallowNone, FlagCreatePairsOff)))
     except InputError as error:
-        _fail(error, BAD_INPUT)
+        _fail(str(error), BAD_INPUT)
     except (OutputError, RegistrationError) as error:
-        _fail(error, FAILED)
+        _fail(str(error), FAILED)
     except KeyboardInterrupt:
         _fail("stopped; nothing was written", STOPPED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+    except Exception as error:  # the last resort: a defect of ours, told in one line like everything else
+        log.debug("", exc_info=True)
+        _fail(f"unexpected {type(error).__name__} ({error}), which is a defect of inrreg; please report it with the traceback that --verbose shows", FAILED)
 
 
-def _fail(reason: object, code: int) -> None:
-    err.print(f"inrreg: {reason}", highlight=False, soft_wrap=True, markup=False)
+def _fail(reason: str, code: int) -> None:
+    err.print(f"inrreg: {' '.join(reason.split())}", highlight=False, soft_wrap=True, markup=False)
     sys.exit(code)
 
 

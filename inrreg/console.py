@@ -1,66 +1,149 @@
-"""What the command line shows: a progress bar while stages run, and tables of numbers."""
+"""What the command line shows: messages, the progress of stages, and tables of numbers."""
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from inrreg.stage import Record
+if TYPE_CHECKING:
+    from inrreg.stage import Record
+
+    Watch = Callable[[Record], None]
 
 out = Console()
 err = Console(stderr=True)
 
-SHOWN = ("outcome", "similarity", "jacobian", "inverse", "landmarks", "overlap", "surface", "time_s", "memory_mb")
+LANDMARK_COLUMNS = {"n": "n", "initial": "initial_mean_mm", "mean": "mean_mm", "median": "median_mm", "trimmed98": "trimmed98_mm", "snapped mean": "snapped_mean_mm"}
+"""Heading and key of the landmark table."""
 
 
-def set_up_logging(verbosity: int) -> None:
-    """Warnings always, one line a stage at 0, everything at 1 and above, nothing but errors below 0."""
-    level = logging.ERROR if verbosity < 0 else logging.DEBUG if verbosity > 0 else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False, show_time=False)], force=True)
-    logging.getLogger("inrreg").setLevel(level)
-    logging.getLogger("graphreg").setLevel(level)
+class _Lines(logging.Handler):
+    """One unwrapped line a message, above the progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        err.print(f"{level}{self.format(record)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def set_up_logging(quiet: bool = False, verbose: bool = False) -> None:
+    """Show warnings; nothing but errors where ``quiet``; what the stages say of themselves too where ``verbose``."""
+    handler = _Lines(logging.ERROR if quiet else logging.DEBUG)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    for package in ("inrreg", "graphreg"):
+        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 @contextmanager
-def progress_bar(enabled: bool) -> Iterator[Any]:
-    """A callback for ``register(progress=...)`` that draws stage, level, cost terms and the time left in the level."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[terms]}"))
-    with Progress(*columns, console=err, transient=True, disable=not enabled) as bar:
-        task = bar.add_task("loading", total=None, terms="")
-        shown = 0.0
+def progress_shown() -> Iterator["Watch"]:
+    """A callback for ``register(progress=...)``: a bar on a terminal, a line for each finished level elsewhere."""
+    with _bar() if err.is_terminal else _level_lines() as watch:
+        yield watch
 
-        def watch(record: Record) -> None:
+
+@contextmanager
+def _bar() -> Iterator["Watch"]:
+    """Stage, level, iterations, time left in the level, and the cost; gone when it is done."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[cost]}", table_column=Column(no_wrap=True)))
+    with Progress(*columns, console=err, transient=True) as bar:
+        task, shown = bar.add_task("starting", total=None, cost=""), 0.0
+
+        def watch(record: "Record") -> None:
             nonlocal shown
-            now = time.monotonic()
             if record.iteration == 0:
-                bar.reset(task, total=record.iterations)
-            elif now - shown < 0.1:
+                bar.reset(task, total=record.iterations, description=f"{record.stage}, {record.level_mm:g} mm", cost="")
+            elif time.monotonic() - shown < 0.1:
                 return
-            shown = now
-            terms = "  ".join(f"{name} {value:.4f}" for name, value in record.terms.items())
-            bar.update(task, completed=record.iteration + 1, description=f"{record.stage}, {record.level_mm:g} mm", terms=terms)
+            shown = time.monotonic()
+            bar.update(task, completed=record.iteration + 1, cost=f"cost {record.cost:.4f}")
 
         yield watch
 
 
-def metrics_table(metrics: Mapping[str, Any], title: str) -> Table:
-    """The nested metrics as rows of dotted names and values."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None)
-    for key in SHOWN:
-        for name, value in _leaves(key, metrics.get(key)):
-            table.add_row(name, value)
+@contextmanager
+def _level_lines() -> Iterator["Watch"]:
+    """``continuous, 4 mm: 80 iterations, cost 0.3121 -> 0.1043``, once the level is done."""
+    level: list[Record] = []
+
+    def finish() -> None:
+        if level:
+            first, last = level[0], level[-1]
+            err.print(f"{last.stage}, {last.level_mm:g} mm: {last.iteration + 1} iterations, cost {first.cost:.4f} -> {last.cost:.4f}", highlight=False, soft_wrap=True)
+        level.clear()
+
+    def watch(record: "Record") -> None:
+        if record.iteration == 0:
+            finish()
+        level[1:] = []
+        level.append(record)
+
+    yield watch
+    finish()
+
+
+def show_metrics(metrics: Mapping[str, Any], title: str) -> None:
+    """Print what a reader wants first of the numbers of ``metrics.json`` (or of some of its sections); the file holds all of them."""
+    summary = Table(Column(style="bold"), Column(), title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    for section, row in ROWS.items():
+        if metrics.get(section):
+            summary.add_row(section.replace("time_s", "time").replace("memory_mb", "memory"), row(metrics[section], metrics))
+    out.print(summary)
+    if landmarks := metrics.get("landmarks"):
+        out.print(landmark_table(landmarks))
+
+
+def landmark_table(landmarks: Mapping[str, Any]) -> Table:
+    """Errors in mm of all landmarks, and of each group that is not all of them."""
+    groups = {name: errors for name, errors in landmarks["groups"].items() if errors != landmarks["all"]}
+    shown = {heading: key for heading, key in LANDMARK_COLUMNS.items() if key in landmarks["all"]}
+    table = Table("landmarks, mm", *[Column(heading, justify="right") for heading in shown], box=None, pad_edge=False, header_style="bold")
+    for name, errors in {"all": landmarks["all"], **groups}.items():
+        table.add_row(name, *[f"{errors[key]:.2f}" if isinstance(errors[key], float) else str(errors[key]) for key in shown.values()])
     return table
 
 
-def _leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(f"{name}.{key}", inner)
-    elif value is not None:
-        yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+def _outcome(outcome: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    return f"{outcome['name'].replace('_', ' ')}: {outcome['message']}"
+
+
+def _time(seconds: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    stages = ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in metrics.get("stages", ()))
+    return f"{seconds['total']:.1f} s ({stages})"
+
+
+def _memory(megabytes: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    return ", ".join(f"{where} {amount:.0f} MB" for where, amount in megabytes.items())
+
+
+def _similarity(similarity: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    before, after = similarity["before"], similarity["after"]
+    return ", ".join(f"{name} {_number(before[name.lower()])} -> {_number(after[name.lower()])}" for name in ("NCC", "LNCC"))
+
+
+def _jacobian(jacobian: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    return f"{jacobian['folded_percent']:.3g} % folded in the {jacobian['region']}; determinant {jacobian['min']:.2f} to {jacobian['max']:.2f}, sd of its log {_number(jacobian['sd_log'])}"
+
+
+def _inverse(inverse: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    return f"residual {_number(inverse['residual_mean_mm'])} mm on average; {inverse['not_inverted_percent']:.3g} % not inverted"
+
+
+def _overlap(overlap: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    return f"Dice {_number(overlap['mean_dice'])} on average over {overlap['n_labels']} labels"
+
+
+def _surface(surface: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    lost = f"; {surface['n_missing']} labels lost" if surface["n_missing"] else ""
+    return f"distance {_number(surface['mean_surface_distance_mm'])} mm, Hausdorff 95 % {_number(surface['mean_hausdorff95_mm'])} mm on average{lost}"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3g}"
+
+
+ROWS = {"outcome": _outcome, "time_s": _time, "memory_mb": _memory, "similarity": _similarity, "jacobian": _jacobian, "inverse": _inverse, "overlap": _overlap, "surface": _surface}
+"""The line of each section, in the order shown."""

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from inrreg.errors import InputError
 from inrreg.phantoms import lung_pair, save_pair
 from inrreg.recipes import register
 from inrreg.result import Result, check_output
@@ -11,10 +12,19 @@ from inrreg.stage import Progress
 log = logging.getLogger(__name__)
 
 FIELD_OF_VIEW_MM = 288.0
+SMALLEST = 16
+"""Voxels along the longest axis."""
 
 
 def lung_demo(folder: Path, *, size: int = 96, motion_mm: float = 20.0, seed: int = 0, threads: int | None = None, device: str = "cpu", progress: Progress | None = None) -> Result:
-    """Write a breathing lung pair to ``folder/pair``, register it by the lung preset, and save the result to ``folder/result``."""
+    """Write a breathing lung pair to ``folder/pair``, register it by the lung preset, and save the result to ``folder/result``.
+
+    Raises:
+        InputError: a size or motion for which there is no phantom.
+        OutputError: the folder cannot be written.
+    """
+    if size < SMALLEST:
+        raise InputError(f"a size of {size} voxels shows no lung; give {SMALLEST} or more")
     check_output(folder / "result")
     spacing = FIELD_OF_VIEW_MM / size
     log.info("making a lung pair of %.2g mm voxels, mean motion %g mm, seed %d", spacing, motion_mm, seed)

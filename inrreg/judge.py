@@ -3,30 +3,43 @@
 from pathlib import Path
 from typing import Any
 
-from inrreg.errors import InputError
+from inrreg.checks import check_landmarks
+from inrreg.errors import FrameError, InputError
 from inrreg.evaluation import jacobian_determinant, jacobian_statistics, label_overlap, landmark_error, surface_distances
-from inrreg.io import read_image, read_labels, read_mask, read_point_pairs
+from inrreg.io import read_labels, read_mask, read_point_pairs
+from inrreg.measure import strict
 from inrreg.result import Result
+from inrreg.space import Grid
 
 
-def judged(
-    result: Result, *, landmarks: Path | None = None, fixed_labels: Path | None = None, moving_labels: Path | None = None, mask: Path | None = None, moving: Path | None = None
-) -> dict[str, Any]:
-    """Landmark error, overlap and surface distance of labels, and the Jacobian inside ``mask``, as nested numbers like those of metrics.json.
+def judged(result: Result, *, landmarks: Path | None = None, fixed_labels: Path | None = None, moving_labels: Path | None = None, mask: Path | None = None) -> dict[str, Any]:
+    """Landmark error, overlap and surface distance of labels, and the Jacobian inside ``mask`` (1 means "use this"), as sections like those of metrics.json.
 
     Raises:
-        InputError: one label image without the other, or files that do not fit the result's grid.
+        InputError: one label image without the other, or a file that cannot be read.
+        FrameError: a file that does not fit the grids of the result.
     """
     if (fixed_labels is None) != (moving_labels is None):
-        raise InputError("labels are compared in pairs: give --fixed-labels and --moving-labels, or neither")
-    numbers: dict[str, Any] = {}
+        raise InputError("labels are compared in pairs: give both fixed and moving labels, or neither")
+    numbers = {"jacobian": _jacobian(result, mask)}
     if landmarks is not None:
-        numbers["landmarks"] = landmark_error(result.transform, *read_point_pairs(landmarks), None if moving is None else read_image(moving).grid).to_json()
+        numbers["landmarks"] = _landmarks(result, landmarks)
     if fixed_labels is not None and moving_labels is not None:
-        fixed = read_labels(fixed_labels)
-        warped = result.warp(read_labels(moving_labels))
-        numbers["overlap"] = label_overlap(fixed, warped).to_json()
-        numbers["surface"] = surface_distances(fixed, warped).to_json()
+        fixed, warped = read_labels(fixed_labels), result.warp(read_labels(moving_labels))
+        numbers |= {"overlap": label_overlap(fixed, warped).to_json(), "surface": surface_distances(fixed, warped).to_json()}
+    return strict(numbers)
+
+
+def _jacobian(result: Result, mask: Path | None) -> dict[str, Any]:
     region = None if mask is None else read_mask(mask)
-    numbers["jacobian"] = jacobian_statistics(jacobian_determinant(result.transform, result.grid), region).to_json()
-    return numbers
+    if region is not None and not region.grid.same_as(result.grid):
+        raise FrameError(f"{mask} lies on {region.grid}, but the result on {result.grid}; give a mask on the fixed grid")
+    return {"region": "whole image" if region is None else "mask", **jacobian_statistics(jacobian_determinant(result.transform, result.grid), region).to_json()}
+
+
+def _landmarks(result: Result, path: Path) -> dict[str, Any]:
+    fixed, moving = read_point_pairs(path)
+    moving_grid = Grid.from_json(result.config["inputs"]["moving"]["grid"])
+    check_landmarks(fixed, result.grid, fixed.name)
+    check_landmarks(moving, moving_grid, moving.name)
+    return landmark_error(result.transform, fixed, moving, moving_grid).to_json()

@@ -7,25 +7,32 @@ import numpy as np
 
 from inrreg.image import Image
 from inrreg.recipes import Job
+from inrreg.registration import Scale
 from inrreg.sampling import inside
 
+BASE_MB = 350
+"""Python, torch and the other libraries."""
 BYTES_PER_VOXEL = 220
 """Measured peak of a level with a local correlation, above the images themselves: sites, samples, and what backpropagation keeps."""
 
 
-def plan(job: Job) -> Iterator[str]:
-    """Lines on geometry, overlap, stages and memory."""
+def plan(job: Job) -> Iterator[tuple[str, str]]:
+    """Name and finding, line by line: geometry, overlap, masks, stages and memory."""
     pair = job.pair
-    yield f"fixed   {pair.fixed.name}: {pair.fixed.grid}"
-    yield f"moving  {pair.moving.name}: {pair.moving.grid}"
+    yield "fixed", f"{pair.fixed.name}: {pair.fixed.grid}"
+    yield "moving", f"{pair.moving.name}: {pair.moving.grid}"
     apart = float(np.linalg.norm(pair.fixed.grid.center - pair.moving.grid.center))
-    yield f"overlap {overlap_percent(pair.fixed, pair.moving):.0f} % of the fixed image lies in the moving one by the headers; centres {apart:.1f} mm apart"
+    yield "overlap", f"{overlap_percent(pair.fixed, pair.moving):.0f} % of the fixed image lies in the moving one by the headers; centres {apart:.1f} mm apart"
     for which, mask in (("fixed", pair.fixed_mask), ("moving", pair.moving_mask)):
-        yield f"{which} mask " + ("none: the whole image counts" if mask is None else f"{100 * float(mask.data.mean()):.0f} % of the image")
-    yield f"preset  {job.preset.name}: {job.preset.description}; on {job.device}, seed {job.seed}"
+        yield f"{which} mask", "none: the whole image counts" if mask is None else f"{100 * float(mask.data.mean()):.0f} % of the image"
+    for which, landmarks in (("landmarks", job.landmarks), ("guides", pair.guides)):
+        if landmarks is not None:
+            yield which, f"{len(landmarks[0])} pairs, {float((landmarks[0].coords - landmarks[1].coords).norm(dim=-1).mean()):.1f} mm apart on average"
+    yield "preset", f"{job.preset.name} ({job.preset.description}) on {job.device}, {job.threads} threads, seed {job.seed}"
     for stage in job.preset.stages:
-        yield f"stage   {stage.name}{_levels(stage)}"
-    yield f"memory  about {estimated_mb(job):.0f} MB at its peak"
+        levels = ", ".join(f"{scale.spacing_mm:g} mm ({scale.iterations} iterations)" for scale in _scales(stage))
+        yield "stage", f"{stage.name}: {levels}" if levels else stage.name
+    yield "memory", f"about {estimated_mb(job):.0f} MB at its peak"
 
 
 def overlap_percent(fixed: Image, moving: Image) -> float:
@@ -35,14 +42,13 @@ def overlap_percent(fixed: Image, moving: Image) -> float:
 
 
 def estimated_mb(job: Job) -> float:
-    """Peak memory: torch, both images, and the largest level."""
-    finest = min((scale.spacing_mm for stage in job.preset.stages for scale in getattr(stage, "scales", ())), default=float("inf"))
-    grid = job.pair.fixed.grid if not np.isfinite(finest) else job.pair.fixed.grid.resampled(finest)
-    images = 4 * 3 * (job.pair.fixed.grid.n_voxels + job.pair.moving.grid.n_voxels)
-    return (350e6 + images + BYTES_PER_VOXEL * grid.n_voxels) / 1e6
+    """Peak memory: the libraries, both images three times, and the largest level; more than that where a mask leaves part of the image out."""
+    pair = job.pair
+    finest = min((scale.spacing_mm for stage in job.preset.stages for scale in _scales(stage)), default=None)
+    largest_level = 0 if finest is None else pair.fixed.grid.resampled(finest).n_voxels
+    return BASE_MB + (4 * 3 * (pair.fixed.grid.n_voxels + pair.moving.grid.n_voxels) + BYTES_PER_VOXEL * largest_level) / 1e6
 
 
-def _levels(stage: Any) -> str:
-    scales = getattr(getattr(stage, "stage", stage), "scales", ())
-    levels = ", ".join(f"{scale.spacing_mm:g} mm ({scale.iterations} iterations)" for scale in scales)
-    return f": {levels}" if levels else ""
+def _scales(stage: Any) -> tuple[Scale, ...]:
+    """The levels of a stage, or of the stage that it guards."""
+    return getattr(getattr(stage, "stage", stage), "scales", ())
