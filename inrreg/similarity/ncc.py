@@ -9,6 +9,9 @@ from torch import Tensor
 from inrreg.features import Feature, intensities
 from inrreg.step import Step
 
+_ROUNDING = 1e-12
+"""Of the squared mean: a variance below that is the rounding of a constant image."""
+
 
 @dataclass(frozen=True)
 class NCC:
@@ -27,8 +30,8 @@ def correlation(fixed: Float[Tensor, "b c *lattice"], warped: Float[Tensor, "b c
     axes = [0, *range(2, fixed.ndim)]
     total = weight.sum().clamp(min=1e-6)
     shape = [1, -1, *[1] * (fixed.ndim - 2)]
-    f = fixed - ((weight * fixed).sum(axes) / total).reshape(shape)
-    m = warped - ((weight * warped).sum(axes) / total).reshape(shape)
+    mean_fixed, mean_warped = ((weight * values).sum(axes) / total for values in (fixed, warped))
+    f, m = fixed - mean_fixed.reshape(shape), warped - mean_warped.reshape(shape)
     covariance = (weight * f * m).sum(axes) / total
-    variances = (weight * f * f).sum(axes) * (weight * m * m).sum(axes) / total**2
+    variances = ((weight * f * f).sum(axes) / total + _ROUNDING * mean_fixed**2) * ((weight * m * m).sum(axes) / total + _ROUNDING * mean_warped**2)
     return covariance / torch.sqrt(variances.clamp(min=1e-30))
