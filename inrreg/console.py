@@ -93,6 +93,7 @@ def show_metrics(metrics: Mapping[str, Any], title: str) -> None:
             summary.add_row(section.replace("time_s", "time").replace("memory_mb", "memory"), row(metrics[section], metrics))
     out.print(summary)
     if landmarks := metrics.get("landmarks"):
+        out.print()
         out.print(landmark_table(landmarks))
 
 
@@ -125,11 +126,7 @@ def _similarity(similarity: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
 
 
 def _jacobian(jacobian: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    return f"{jacobian['folded_percent']:.3g} % folded in the {jacobian['region']}; determinant {jacobian['min']:.2f} to {jacobian['max']:.2f}, sd of its log {_number(jacobian['sd_log'])}"
-
-
-def _inverse(inverse: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    return f"residual {_number(inverse['residual_mean_mm'])} mm on average; {inverse['not_inverted_percent']:.3g} % not inverted"
+    return f"{jacobian['folded_percent']:.3g} % folded in the {jacobian['region']}; determinant {jacobian['min']:.2f} to {jacobian['max']:.2f}"
 
 
 def _overlap(overlap: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -145,5 +142,5 @@ def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3g}"
 
 
-ROWS = {"outcome": _outcome, "time_s": _time, "memory_mb": _memory, "similarity": _similarity, "jacobian": _jacobian, "inverse": _inverse, "overlap": _overlap, "surface": _surface}
+ROWS = {"outcome": _outcome, "time_s": _time, "memory_mb": _memory, "similarity": _similarity, "jacobian": _jacobian, "overlap": _overlap, "surface": _surface}
 """The line of each section, in the order shown."""

@@ -155,12 +155,13 @@ def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
     numbers = measurements(pair, transform, on_grid, job.landmarks)
     folded = jacobian_statistics(on_grid.determinant, pair.fixed_mask).folded_percent
     outcome = final_outcome(stages, folded, job.preset.folding_limit_percent)
+    measured = watch.seconds - fitted
     metrics = {
         "schema": SCHEMA,
         "outcome": {"name": key(outcome), "message": outcome.value},
         "notes": [*job.notes, *notes],
         "stages": [stage_entry(stage, job.landmarks) for stage in stages],
-        "time_s": {"loading": job.loading_s, "stages": fitted, "measuring": watch.seconds - fitted, "total": job.loading_s + watch.seconds},
+        "time_s": {"loading": job.loading_s, "stages": fitted, "measuring": measured, "total": job.loading_s + fitted + measured},
         "memory_mb": peak_memory_mb(job.device),
         **numbers,
     }
