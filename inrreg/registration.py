@@ -19,6 +19,7 @@ from inrreg.space import Grid
 from inrreg.stage import Progress, Record, StageResult, Stopwatch, composed
 from inrreg.step import Level, Samples, Step, Term
 from inrreg.transforms import Transform
+from inrreg.transforms.composite import fused
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Registration:
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
         transform = self.transform if isinstance(self.transform, Transform) else self.transform.build(pair.fixed.grid, generator)
         transform = transform.to(pair.fixed.device).requires_grad_(True)
-        start = None if initial is None else initial.to(pair.fixed.device).requires_grad_(False)
+        start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
         history: list[Record] = []
         outcome = Outcome.CONVERGED
         for scale in self.scales:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inrreg.image import Image, LabelImage
 from inrreg.separable import apply_along_axes, resampling, smoothing, spline_coefficients, taps
-from inrreg.space import Grid
+from inrreg.space import Grid, affine_map
 
 Outside = Literal["border"] | float
 Interpolator = Callable[..., Tensor]
@@ -27,15 +27,42 @@ Interpolator = Callable[..., Tensor]
 
 def inside(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
     """1 where a world point lies within the voxels of ``grid``, 0 outside: the validity weight of samples taken there. No gradient."""
-    voxels = grid.to_voxel(points.detach())
-    upper = torch.as_tensor(grid.shape, dtype=voxels.dtype, device=voxels.device) - 0.5
-    return ((voxels >= -0.5) & (voxels <= upper)).all(-1).to(points.dtype)
+    return inside_at(grid, sampler_coordinates(grid, points.detach()))
 
 
 def linear(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border") -> Float[Tensor, "c *sites"]:
     """Linear interpolation at world points; once differentiable by the points."""
-    values = _grid_sample(image.data, image.grid.to_voxel(points), "bilinear")
+    values = linear_at(image.data, sampler_coordinates(image.grid, points))
     return _fill_outside(values, image.grid, points, outside)
+
+
+def sampler_coordinates(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
+    """World points as grid_sample wants them, last axis first and -1 ... 1 from the first voxel centre to the last, in one affine map.
+
+    Where several images on one grid are sampled at the same points, this is done once for all.
+    """
+    scale = 2 / np.maximum(np.array(grid.shape) - 1, 1)
+    to_sampler = (scale[:, None] * np.linalg.inv(grid.matrix))[::-1]
+    return affine_map(points, to_sampler, grid.origin, -np.ones(grid.ndim))
+
+
+def linear_at(data: Float[Tensor, "c *shape"], coordinates: Float[Tensor, "*sites d"]) -> Float[Tensor, "c *sites"]:
+    """Linear interpolation at sampler coordinates, border held. On CPU the sites are spread over a batch, the axis that torch runs in parallel."""
+    sites, d = coordinates.shape[:-1], coordinates.shape[-1]
+    flat = coordinates.reshape(-1, d)
+    count, batch = len(flat), torch.get_num_threads() if data.device.type == "cpu" else 1
+    rows = -(-count // batch)
+    flat = F.pad(flat, (0, 0, 0, rows * batch - count)).view(batch, rows, *[1] * (d - 1), d)
+    values = F.grid_sample(data.to(coordinates.dtype).expand(batch, *data.shape), flat, mode="bilinear", padding_mode="border", align_corners=True)
+    return values.reshape(batch, len(data), rows).transpose(0, 1).reshape(len(data), -1)[:, :count].reshape(len(data), *sites)
+
+
+def inside_at(grid: Grid, coordinates: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
+    """What ``inside`` gives, at sampler coordinates."""
+    shape = np.array(grid.shape[::-1], dtype=float)
+    half_voxel = 1 / np.maximum(shape - 1, 1)
+    lower, upper = (torch.tensor(bound, dtype=coordinates.dtype, device=coordinates.device) for bound in (-1 - half_voxel, -1 + (2 * shape - 1) * half_voxel))
+    return ((coordinates >= lower) & (coordinates <= upper)).all(-1).to(coordinates.dtype)
 
 
 def nearest(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border") -> Shaped[Tensor, "c *sites"]:
@@ -99,18 +126,6 @@ def pyramid_level(image: Image, spacing_mm: float) -> Image:
     sigma = 0.5 * np.sqrt(np.maximum(grid.spacing**2 - image.grid.spacing**2, 0))
     matrices = [down @ blur for down, blur in zip(resampling(grid, image.grid), smoothing(image.grid, sigma.tolist()), strict=True)]
     return image.with_data(apply_along_axes(image.data, matrices), grid)
-
-
-def _grid_sample(data: Tensor, voxels: Tensor, mode: str) -> Tensor:
-    """grid_sample at voxel indices, border held. On CPU the points are spread over a batch, the axis that torch runs in parallel."""
-    shape, sites = data.shape[1:], voxels.shape[:-1]
-    last = torch.tensor([max(n - 1, 1) for n in shape], dtype=voxels.dtype, device=voxels.device)
-    normalised = (voxels * (2 / last) - 1).flip(-1).reshape(-1, len(shape))
-    count, batch = len(normalised), torch.get_num_threads() if data.device.type == "cpu" else 1
-    rows = -(-count // batch)
-    normalised = F.pad(normalised, (0, 0, 0, rows * batch - count)).view(batch, rows, *[1] * (len(shape) - 1), len(shape))
-    values = F.grid_sample(data.to(voxels.dtype).expand(batch, *data.shape), normalised, mode=mode, padding_mode="border", align_corners=True)
-    return values.reshape(batch, len(data), rows).transpose(0, 1).reshape(len(data), -1)[:, :count].reshape(len(data), *sites)
 
 
 def _gather(data: Tensor, voxels: Tensor, order: Literal[1, 3], derivative_axis: int | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -19,15 +20,15 @@ from torch import Tensor
 from inrreg.errors import FrameError
 
 
-def _affine_map(points: Tensor, matrix: NDArray[np.floating], before: ArrayLike, after: ArrayLike) -> Tensor:
+def affine_map(points: Tensor, matrix: NDArray[np.floating], before: ArrayLike, after: ArrayLike) -> Tensor:
     """matrix @ (points - before) + after; subtracting first keeps float32 points exact far from the world origin."""
     if points.shape[-1] != len(matrix) or not points.is_floating_point():
         raise FrameError(f"expected floating-point coordinates with a last axis of {len(matrix)}, got {points.dtype} of shape {tuple(points.shape)}; convert whole numbers with .double()")
 
     def like(array: ArrayLike) -> Tensor:
-        return torch.tensor(array, dtype=points.dtype, device=points.device)
+        return torch.tensor(np.ascontiguousarray(array), dtype=points.dtype, device=points.device)
 
-    return (points - like(before)) @ like(matrix).T + like(after)
+    return F.linear(points - like(before), like(matrix), like(after))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +111,7 @@ class Grid:
         Raises:
             FrameError: indices of another dimension than the grid, or whole numbers in an integer type.
         """
-        return _affine_map(voxels, self.matrix, np.zeros(self.ndim), self.origin)
+        return affine_map(voxels, self.matrix, np.zeros(self.ndim), self.origin)
 
     def to_voxel(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
         """World mm -> continuous voxel index (0 is the centre of the first voxel).
@@ -118,7 +119,7 @@ class Grid:
         Raises:
             FrameError: points of another dimension than the grid, or whole numbers in an integer type.
         """
-        return _affine_map(points, np.linalg.inv(self.matrix), self.origin, np.zeros(self.ndim))
+        return affine_map(points, np.linalg.inv(self.matrix), self.origin, np.zeros(self.ndim))
 
     def points(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Float[Tensor, "*shape d"]:
         """World position of every voxel centre."""

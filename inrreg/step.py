@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inrreg.features import Feature, intensities
 from inrreg.image import Image
-from inrreg.sampling import inside, linear
+from inrreg.sampling import inside, inside_at, linear, linear_at, sampler_coordinates
 from inrreg.sites import Sites
 from inrreg.transforms import Transform
 
@@ -83,7 +83,7 @@ class Step:
     def warped(self, feature: Feature = intensities) -> Float[Tensor, "b c *lattice"]:
         """Values of the moving image where the sites are mapped to."""
         if feature not in self._warped:
-            self._warped[feature] = linear(self.level.feature("moving", feature), self.mapped).transpose(0, 1)
+            self._warped[feature] = linear_at(self.level.feature("moving", feature).data, self._coordinates).transpose(0, 1)
         return self._warped[feature]
 
     @cached_property
@@ -106,7 +106,7 @@ class Step:
         weight = self.samples.weight * self._validity[:, None]
         if self.level.moving_mask is not None:
             with torch.no_grad():
-                weight = weight * linear(self.level.moving_mask, self.mapped).transpose(0, 1)
+                weight = weight * linear_at(self.level.moving_mask.data, self._coordinates).transpose(0, 1)
         return weight
 
     @cached_property
@@ -121,8 +121,13 @@ class Step:
         return self.transform.jacobian(self.sites.points) if grid is None else self.transform.jacobian_on(grid)[None]
 
     @cached_property
+    def _coordinates(self) -> Tensor:
+        """Where the sites lie on the grid of the moving image, which its features and its mask share."""
+        return sampler_coordinates(self.level.moving.grid, self.mapped)
+
+    @cached_property
     def _validity(self) -> Tensor:
-        return inside(self.level.moving.grid, self.mapped)
+        return inside_at(self.level.moving.grid, self._coordinates.detach())
 
 
 @runtime_checkable

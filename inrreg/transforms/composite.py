@@ -10,7 +10,21 @@ from torch import Tensor, nn
 from inrreg.errors import TransformError
 from inrreg.space import Grid
 from inrreg.transforms.base import CHUNK, Transform
-from inrreg.transforms.linear import Linear
+from inrreg.transforms.linear import Affine, Linear
+
+
+def fused(transform: Transform) -> Transform:
+    """The same map with each run of linear transforms along a chain as one affine: one matrix product a point instead of several."""
+    if not isinstance(transform, Composite):
+        return transform
+    parts: list[Transform] = []
+    for stage in transform.chain:
+        if parts and isinstance(stage, Linear) and isinstance(parts[-1], Linear):
+            first = parts[-1]
+            parts[-1] = Affine.from_matrix((stage.matrix() @ first.matrix()).detach(), (stage(first(first.center)) - first.center).detach(), first.center)
+        else:
+            parts.append(stage)
+    return parts[0] if len(parts) == 1 else Composite(parts)
 
 
 class Composite(Transform):
