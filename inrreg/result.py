@@ -177,8 +177,9 @@ def _check_replaceable(path: Path) -> None:
         raise OutputError(f"{path} exists and is not a result of inrreg, so it is left alone; choose another folder or empty this one")
     if others := sorted(held - FILES):
         raise OutputError(f"{path} is a result, but holds other files too ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}), which would be lost; move them away or choose another folder")
-    if path.is_mount() or path.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise OutputError(f"{path} cannot be replaced as a whole, as it is {'a mount point' if path.is_mount() else 'the folder you are in'}; choose a folder inside it")
+    mounted = path.absolute().is_mount()
+    if mounted or path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise OutputError(f"{path} cannot be replaced as a whole, as it is {'a mount point' if mounted else 'the folder you are in'}; choose a folder inside it")
 
 
 @contextmanager
