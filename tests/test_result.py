@@ -59,7 +59,7 @@ class TestAFolder:
     def test_holds_what_is_documented(self, folder: Path) -> None:
         assert {path.name for path in folder.iterdir()} == WRITTEN
         assert WRITTEN <= FILES
-            umask = os.umask(0)
+        umask = os.umask(0)
         os.umask(umask)
         assert folder.stat().st_mode & 0o777 == 0o777 & ~umask  # not the private mode of temporary folders
         assert list(folder.parent.iterdir()) == [folder]
