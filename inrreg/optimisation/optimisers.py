@@ -61,17 +61,18 @@ class Adam:
 
 @dataclass(frozen=True)
 class LBFGS:
-    """Limited-memory BFGS with a strong Wolfe line search, for costs without random samples."""
+    """Limited-memory BFGS with a strong Wolfe line search of at most ``evaluations`` costs, for costs without random samples."""
 
     learning_rate: float = 1.0
     history: int = 10
+    evaluations: int = 25
     stopping: Stopping = field(default_factory=lambda: SlopeStopping(window=5))
 
     def minimise(self, cost: Cost, parameters: Iterable[nn.Parameter], iterations: int, learning_rate: float | None = None, watch: Callable[[int, float], None] | None = None) -> Outcome:
         """See ``Optimiser``; an iteration is one line search."""
         parameters = list(parameters)
         rate = self.learning_rate if learning_rate is None else learning_rate
-        lbfgs = torch.optim.LBFGS(parameters, lr=rate, max_iter=1, history_size=self.history, line_search_fn="strong_wolfe", tolerance_grad=0.0, tolerance_change=0.0)
+        lbfgs = torch.optim.LBFGS(parameters, lr=rate, max_iter=1, max_eval=1 + self.evaluations, history_size=self.history, line_search_fn="strong_wolfe", tolerance_grad=0.0, tolerance_change=0.0)
         scale = 1.0
 
         def evaluate() -> Tensor:
