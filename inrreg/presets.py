@@ -4,11 +4,13 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from inrreg.errors import InputError
 from inrreg.alignment import MaskAlignment
+from inrreg.errors import InputError
 from inrreg.features import Feature, RobustWindow, Window
+from inrreg.guarded import Guarded
 from inrreg.image import Image
 from inrreg.masks import lung_mask
 from inrreg.optimisation import Adam
@@ -18,7 +20,7 @@ from inrreg.similarity import LNCC, NMI
 from inrreg.sites import WholeGrid
 from inrreg.stage import Stage
 from inrreg.start import Start
-from inrreg.transforms import FreeForm, LinearModel
+from inrreg.transforms import FreeForm, LinearModel, NeuralModel
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Preset:
 
 
 def lung() -> Preset:
-    """CT of one or both lungs: masks advised; smooth motion inside the grown lung mask, down to vessels."""
+    """CT of one or both lungs: their masks aligned as shapes, then smooth motion inside the grown mask, down to vessels. Masks are found where none are given."""
     continuous = Registration(
         FreeForm(24.0),
         similarities=(LNCC(9.0),),
@@ -51,21 +53,12 @@ def lung() -> Preset:
 
 
 def liver() -> Preset:
-    """Breathing liver or other upper abdomen in one scanner frame: large motion that slides along a still wall."""
-    continuous = Registration(
-        FreeForm(32.0),
-        similarities=(LNCC(9.0),),
-        penalties=(TotalVariation(0.15), Bending(1.0), Folding(1.0)),
-        optimiser=Adam(1.0),
-        scales=(Scale(8, 80), Scale(4, 80, 16.0), Scale(2, 80, 8.0)),
-        penalty_sampler=WholeGrid(4.0),
-    )
-    return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), (Start(), continuous))
+    """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays; large motion that slides along its wall."""
+    return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), (Start(), MaskAlignment(), _sliding()))
 
 
 def brain() -> Preset:
     """Brains of different people (or times), skull-stripped or not: affine first, then fine detail."""
-    affine = Registration(LinearModel("affine"), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), name="affine")
     continuous = Registration(
         FreeForm(16.0),
         similarities=(LNCC(9.0),),
@@ -74,13 +67,28 @@ def brain() -> Preset:
         scales=(Scale(6, 60), Scale(3, 60, 8.0), Scale(1.5, 60, 4.0), Scale(1, 40, 3.0)),
         penalty_sampler=WholeGrid(2.0),
     )
-    return Preset("brain", "brain MR between subjects or times", RobustWindow(), (Start(), affine, continuous))
+    return Preset("brain", "brain MR between subjects or times", RobustWindow(), (Start(), _linear("affine"), continuous))
 
 
 def default() -> Preset:
-    """Anything else: a start, a rigid stage where it helps, then a free-form deformation that neither smears sliding nor tears."""
-    rigid = Registration(LinearModel("rigid"), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), name="rigid", mask_margin_mm=8.0)
-    continuous = Registration(
+    """Anything else: masks aligned as shapes where given, a rigid stage where it clearly helps, then motion that may slide."""
+    return Preset("default", "any pair", RobustWindow(), (Start(), MaskAlignment(), Guarded(_linear("rigid")), _sliding()))
+
+
+def neural() -> Preset:
+    """The default with a SIREN in place of the free-form deformation, rendered on a lattice: smoother and slower, about as exact."""
+    siren = replace(
+        _sliding(),
+        transform=NeuralModel("siren", {"width": 128, "depth": 3, "omega": 20.0, "omega_hidden": 30.0}, scale_mm=10.0, lattice_mm=16.0),
+        optimiser=Adam(1e-3),
+        scales=(Scale(8, 80), Scale(4, 80, 8.0), Scale(2, 80)),
+    )
+    return Preset("neural", "any pair, by a coordinate network", RobustWindow(), (Start(), MaskAlignment(), Guarded(_linear("rigid")), siren))
+
+
+def _sliding() -> Registration:
+    """Total variation lets organs slide, a little bending keeps the rest smooth."""
+    return Registration(
         FreeForm(32.0),
         similarities=(LNCC(9.0),),
         penalties=(TotalVariation(0.1), Bending(3.0), Folding(1.0)),
@@ -89,10 +97,14 @@ def default() -> Preset:
         penalty_sampler=WholeGrid(4.0),
         mask_margin_mm=4.0,
     )
-    return Preset("default", "any pair", RobustWindow(), (Start(), rigid, continuous))
 
 
-PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain)}
+def _linear(kind: Literal["rigid", "affine"]) -> Registration:
+    """By mutual information, for contrasts may differ in kind."""
+    return Registration(LinearModel(kind), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), mask_margin_mm=8.0, name=kind)
+
+
+PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain, neural)}
 
 
 def preset(name: str) -> Preset:

@@ -1,0 +1,1 @@
+"""Studies: one command each, ending in table.csv, summary.json and figures made from the table."""

@@ -1,0 +1,90 @@
+"""How should a field meet a windowed measure: rendered on a lattice, or at random patches?
+
+    python -m experiments.windowed_sampling [--quick] [--resume] -o DIR
+
+The same cost (local correlation, total variation, bending, folding) and levels for a free-form deformation and a SIREN,
+each seen on the whole grid (the SIREN rendered on the lattice) and at random patches (the SIREN asked at every site).
+The cases are the development set. ``--quick`` takes one liver pair.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from experiments.cases import LIVER, LUNG, Case
+from experiments.tables import Table, write_summary
+from inrreg.alignment import MaskAlignment
+from inrreg.features import RobustWindow
+from inrreg.optimisation import Adam
+from inrreg.penalties import Bending, Folding, TotalVariation
+from inrreg.recipes import run_stages
+from inrreg.registration import Registration, Scale
+from inrreg.similarity import LNCC
+from inrreg.sites import Patches, WholeGrid
+from inrreg.start import Start
+from inrreg.transforms import FreeForm, NeuralModel
+
+SIREN = {"width": 128, "depth": 3, "omega": 20.0, "omega_hidden": 30.0}
+PATCHES = Patches(count=200, size=7)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to run the same cost."""
+
+    name: str
+    registration: Registration
+
+
+def arms() -> list[Arm]:
+    """Free-form and SIREN, grid and patches."""
+    base = Registration(
+        FreeForm(32.0),
+        similarities=(LNCC(9.0),),
+        penalties=(TotalVariation(0.1), Bending(3.0), Folding(1.0)),
+        optimiser=Adam(1.0),
+        scales=(Scale(8, 80), Scale(4, 80, 16.0), Scale(2, 80, 8.0)),
+        penalty_sampler=WholeGrid(4.0),
+        mask_margin_mm=4.0,
+    )
+    rendered = replace(base, transform=NeuralModel("siren", SIREN, 10.0, 16.0), optimiser=Adam(1e-3), scales=(Scale(8, 80), Scale(4, 80, 8.0), Scale(2, 80)))
+    asked = replace(rendered, transform=NeuralModel("siren", SIREN, 10.0), scales=tuple(Scale(h, 80) for h in (8, 4, 2)), sampler=PATCHES, penalty_sampler=Patches(100, 3))
+    return [
+        Arm("free-form, grid", base),
+        Arm("free-form, patches", replace(base, sampler=PATCHES)),
+        Arm("SIREN rendered, grid", rendered),
+        Arm("SIREN rendered, patches", replace(rendered, sampler=PATCHES)),
+        Arm("SIREN asked at every site, patches", asked),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    table = Table(arguments.output, ("case", "arm"), arguments.resume)
+    names = [LIVER[0]] if arguments.quick else [LIVER[0], LIVER[2], *LUNG]
+    for name in names:
+        case = Case(name)
+        for arm in arms():
+            if table.has(case=name, arm=arm.name):
+                continue
+            pair = case.pair().prepared(RobustWindow())
+            started = time.perf_counter()
+            results = run_stages((Start(), MaskAlignment(), arm.registration), pair, None)
+            seconds, steps = time.perf_counter() - started, len(results[-1].history)
+            row = {"case": name, "arm": arm.name, "seconds": seconds, "steps": steps, "ms_per_step": 1e3 * results[-1].seconds / steps, **case.score(results[-1].transform)}
+            table.add(row)
+            print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
+    write_summary(arguments.output, [{"measure": f"liver mean error, {arm.name}", "value": table.mean("liver_mean_mm", arm=arm.name), "unit": "mm", "target": None, "met": None} for arm in arms()])
+
+
+if __name__ == "__main__":
+    main()
