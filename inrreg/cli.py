@@ -17,7 +17,7 @@ from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, arg
 
 import inrreg
 from inrreg.console import err, out, progress_shown, set_up_logging, show_metrics
-from inrreg.errors import InputError, OutputError, RegistrationError
+from inrreg.errors import FrameError, InputError, OutputError, RegistrationError
 
 if TYPE_CHECKING:
     from inrreg.result import Result
@@ -128,6 +128,8 @@ def points(
     from inrreg.io import read_points, write_points
 
     given, transform = read_points(points), _load(result).transform
+    if given.coords.shape[1] != transform.ndim:
+        raise FrameError(f"{points} has points in {given.coords.shape[1]}-D, but the result is in {transform.ndim}-D; give points of the same dimension")
     with torch.no_grad():
         mapped = (transform if direction == "fixed-to-moving" else transform.inverse())(given.coords)
     write_points(replace(given, coords=mapped), output)

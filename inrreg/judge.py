@@ -10,6 +10,7 @@ from inrreg.io import read_labels, read_mask, read_point_pairs
 from inrreg.measure import strict
 from inrreg.result import Result
 from inrreg.space import Grid
+from inrreg.warp import AnyImage
 
 
 def judged(result: Result, *, landmarks: Path | None = None, fixed_labels: Path | None = None, moving_labels: Path | None = None, mask: Path | None = None) -> dict[str, Any]:
@@ -25,15 +26,19 @@ def judged(result: Result, *, landmarks: Path | None = None, fixed_labels: Path 
     if landmarks is not None:
         numbers["landmarks"] = _landmarks(result, landmarks)
     if fixed_labels is not None and moving_labels is not None:
-        fixed, warped = read_labels(fixed_labels), result.warp(read_labels(moving_labels))
+        fixed, warped = _on_fixed_grid(read_labels(fixed_labels), result), result.warp(read_labels(moving_labels))
         numbers |= {"overlap": label_overlap(fixed, warped).to_json(), "surface": surface_distances(fixed, warped).to_json()}
     return strict(numbers)
 
 
+def _on_fixed_grid(image: AnyImage, result: Result) -> AnyImage:
+    if not image.grid.same_as(result.grid):
+        raise FrameError(f"{image.name} lies on {image.grid}, but the result on {result.grid}; give an image on the fixed grid")
+    return image
+
+
 def _jacobian(result: Result, mask: Path | None) -> dict[str, Any]:
-    region = None if mask is None else read_mask(mask)
-    if region is not None and not region.grid.same_as(result.grid):
-        raise FrameError(f"{mask} lies on {region.grid}, but the result on {result.grid}; give a mask on the fixed grid")
+    region = None if mask is None else _on_fixed_grid(read_mask(mask), result)
     return {"region": "whole image" if region is None else "mask", **jacobian_statistics(jacobian_determinant(result.transform, result.grid), region).to_json()}
 
 
