@@ -9,9 +9,15 @@ from inrreg.space import Grid
 
 
 def as_weight(mask: LabelImage | Image | None, grid: Grid, device: torch.device | str = "cpu") -> Image:
-    """A mask as a floating-point image of 0 and 1 on ``grid``; everything where no mask is given."""
+    """A mask as a floating-point image of 0 and 1 on ``grid``; everything where no mask is given.
+
+    Raises:
+        InputError: the mask is empty.
+    """
     if mask is None:
         return Image(torch.ones(1, *grid.shape, device=device), grid, "whole image")
+    if not bool((mask.data > 0.5).any()):
+        raise InputError(f'{mask.name} is empty: no voxel is above 0.5, and 1 means "use this"; leave the mask out, or check that it belongs to the image')
     return Image((mask.data > 0.5).to(torch.float32).to(device), mask.grid, mask.name)
 
 
@@ -75,15 +81,9 @@ def _edges_along_body(pieces: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def bounding_box(mask: Image, margin_mm: float = 0.0) -> tuple[list[int], list[int]]:
-    """First and past-the-last voxel of the mask along each axis, ``margin_mm`` wider, within the grid.
-
-    Raises:
-        InputError: the mask is empty.
-    """
+    """First and past-the-last voxel of the mask along each axis, ``margin_mm`` wider, within the grid."""
     lower, upper = [], []
     occupied = mask.data[0] > 0
-    if not bool(occupied.any()):
-        raise InputError(f'{mask.name} is empty: no voxel is above 0, and 1 means "use this"; leave the mask out, or check that it belongs to the image')
     for axis, (n, h) in enumerate(zip(mask.grid.shape, mask.grid.spacing, strict=True)):
         others = [a for a in range(mask.grid.ndim) if a != axis]
         present = occupied.any(dim=others[1]).any(dim=others[0]).nonzero()[:, 0] if len(others) == 2 else occupied.any(dim=others[0]).nonzero()[:, 0]

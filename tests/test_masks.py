@@ -71,7 +71,7 @@ def test_bounding_box_grows_by_whole_voxels_and_stays_in_the_grid(grid: Grid) ->
 
 def test_an_empty_mask_is_refused(grid: Grid) -> None:
     with pytest.raises(InputError, match=r'lung mask is empty.*1 means "use this"'):
-        bounding_box(image_of(torch.zeros(grid.shape), grid, "lung mask"))
+        as_weight(image_of(torch.full(grid.shape, 0.4), grid, "lung mask"), grid)
 
 
 def test_a_crop_keeps_every_value_at_its_place(image: Image) -> None:

@@ -140,6 +140,16 @@ def test_a_cost_that_rises_has_diverged(iterations: int) -> None:
     assert Adam(0.01).minimise(lambda: bowl(x) + 1 + min(next(calls), 60), [x], iterations) is Outcome.DIVERGED
 
 
+def test_noise_alone_has_not_diverged() -> None:
+    """Costs of random samples: single ones differ by more than a divergence does."""
+    rng = np.random.default_rng(0)
+    x = nn.Parameter(TARGET.clone())
+    values: list[float] = []
+    outcome = Adam(1e-6, stopping=NeverStopping()).minimise(lambda: bowl(x) + 0.02 * rng.lognormal(0, 0.7), [x], 60, watch=lambda _, value: values.append(value))
+    assert max(values) > 3 * values[0] > 0
+    assert outcome is Outcome.ITERATION_LIMIT
+
+
 def test_a_learning_rate_far_too_large_has_diverged() -> None:
     x = start()
     assert Adam(300.0).minimise(lambda: bowl(x), [x], 10) is Outcome.DIVERGED

@@ -125,7 +125,9 @@ def descend(one_step: Callable[[int], float], parameters: list[nn.Parameter], it
 
 
 def _risen(costs: list[float]) -> bool:
-    return bool(costs) and costs[-1] > costs[0] + max(0.5 * abs(costs[0]), 1e-3)
+    """Whether even the least of the last costs lies well above the first one: random samples make single ones noisy."""
+    last = costs[-min(10, max(1, len(costs) // 2)) :]
+    return bool(costs) and min(last) > costs[0] + max(0.5 * abs(costs[0]), 1e-3)
 
 
 def _copied(parameters: list[nn.Parameter]) -> list[Tensor]:
