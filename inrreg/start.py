@@ -90,7 +90,7 @@ class Start:
         """Shifts that carry the middle of the fixed mask to a lattice of points over the moving image; then, around the best, ever finer ones."""
         moving, met = pair.moving.grid, torch.as_tensor(pair.moving.grid.center)
         if initial is not None:
-            met = initial.inverse()(met[None].to(initial.device))[0].cpu()
+            met = initial.inverse()(met[None].to(initial.device))[0].detach().cpu()
         shift, steps, count = met.numpy() - score.samples.level.fixed.grid.center, moving.extent / (self.search_steps - 1), self.search_steps
         while True:
             offsets = product(np.arange(count) - (count - 1) / 2, repeat=moving.ndim)
