@@ -31,11 +31,11 @@ DESCRIPTION = f"""inrreg {inrreg.__version__}: find the map from one image to an
 Exit codes: 0 done, 2 bad input, 3 could not be computed or written, 4 diverged, 5 folded beyond the limit of the preset, 130 interrupted.
 """
 
-Image = Annotated[Path, Positional, arg(metavar="IMAGE")]
+ImageFile = Annotated[Path, Positional, arg(metavar="IMAGE")]
 Folder = Annotated[Path, Positional, arg(metavar="RESULT")]
 Output = Annotated[Path, arg(aliases=["-o"], metavar="FOLDER")]
 OutputFile = Annotated[Path, arg(aliases=["-o"], metavar="FILE")]
-Optional = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")]
+OptionalFile = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(optional)")]
 Threads = Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: as many as torch chooses)")]
 Device = Annotated[str, arg(metavar="DEVICE")]
 Seed = Annotated[int, arg(metavar="N")]
@@ -47,10 +47,10 @@ def register(
     fixed: Annotated[Path, Positional, arg(metavar="FIXED")],
     moving: Annotated[Path, Positional, arg(metavar="MOVING")],
     output: Output,
-    fixed_mask: Optional = None,
-    moving_mask: Optional = None,
-    landmarks: Optional = None,
-    guide_landmarks: Optional = None,
+    fixed_mask: OptionalFile = None,
+    moving_mask: OptionalFile = None,
+    landmarks: OptionalFile = None,
+    guide_landmarks: OptionalFile = None,
     preset: Annotated[str, arg(metavar="NAME")] = "default",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -69,7 +69,7 @@ def register(
         moving_mask: 1 where the moving image shall be used, on its grid.
         landmarks: CSV of point pairs (label,fixed_x,...,moving_z in RAS mm) that judge the result; the fit never sees them.
         guide_landmarks: CSV of point pairs that pull the fit.
-        preset: What is registered: default, lung, liver or brain.
+        preset: What is registered, or how: default, lung, liver, brain or neural.
         device: cpu, cuda or cuda:N.
         seed: Start of all random numbers.
         threads: CPU threads.
@@ -92,7 +92,7 @@ def register(
     return _finish(result, output, f"{fixed.name} <- {moving.name}", quiet)
 
 
-def warp(image: Image, result: Folder, output: OutputFile, interpolation: Literal["linear", "cubic", "nearest"] = "linear") -> int:
+def warp(image: ImageFile, result: Folder, output: OutputFile, interpolation: Literal["linear", "cubic", "nearest"] = "linear") -> int:
     """Carry an image of the moving space onto the fixed grid, in the array type it has.
 
     Args:
@@ -156,10 +156,10 @@ def jacobian(result: Folder, output: OutputFile) -> int:
 
 def evaluate(
     result: Folder,
-    landmarks: Optional = None,
-    fixed_labels: Optional = None,
-    moving_labels: Optional = None,
-    mask: Optional = None,
+    landmarks: OptionalFile = None,
+    fixed_labels: OptionalFile = None,
+    moving_labels: OptionalFile = None,
+    mask: OptionalFile = None,
     output: Annotated[Path | None, arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(optional)")] = None,
 ) -> int:
     """Judge a result by what the fit has not seen: landmarks, labels, the Jacobian inside a mask.

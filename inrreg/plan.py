@@ -12,8 +12,8 @@ from inrreg.sampling import inside
 
 BASE_MB = 350
 """Python, torch and the other libraries."""
-BYTES_PER_VOXEL = 220
-"""Measured peak of a level with a local correlation, above the images themselves: sites, samples, and what backpropagation keeps."""
+LEVEL_BYTES, MEASURING_BYTES = 250, 150
+"""Measured peaks above the images, a voxel: of a level with a local correlation (sites, samples, what backpropagation keeps), and of measuring on the fixed grid."""
 
 
 def plan(job: Job) -> Iterator[tuple[str, str]]:
@@ -42,11 +42,11 @@ def overlap_percent(fixed: Image, moving: Image) -> float:
 
 
 def estimated_mb(job: Job) -> float:
-    """Peak memory: the libraries, both images three times, and the largest level; more than that where a mask leaves part of the image out."""
-    pair = job.pair
-    finest = min((scale.spacing_mm for stage in job.preset.stages for scale in _scales(stage)), default=None)
-    largest_level = 0 if finest is None else pair.fixed.grid.resampled(finest).n_voxels
-    return BASE_MB + (4 * 3 * (pair.fixed.grid.n_voxels + pair.moving.grid.n_voxels) + BYTES_PER_VOXEL * largest_level) / 1e6
+    """Peak memory: the libraries, both images three times, and the finest level or the measuring, whichever is more; masks that leave much out make it less."""
+    fixed, moving = job.pair.fixed.grid, job.pair.moving.grid
+    finest = [fixed.resampled(scale.spacing_mm).n_voxels for stage in job.preset.stages for scale in _scales(stage)]
+    working = max(LEVEL_BYTES * max(finest, default=0), MEASURING_BYTES * fixed.n_voxels)
+    return BASE_MB + (4 * 3 * (fixed.n_voxels + moving.n_voxels) + working) / 1e6
 
 
 def _scales(stage: Any) -> tuple[Scale, ...]:

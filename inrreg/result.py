@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from inrreg.errors import InputError, OutputError, RegistrationError, TransformError
+from inrreg.image import Image
 from inrreg.io import write_displacement, write_image
 from inrreg.measure import Landmarks, Rendered, landmark_errors, rendered
 from inrreg.optimisation import Outcome
@@ -82,9 +83,9 @@ class Result:
         notes = self.metrics.get("notes", [])
         registration_report(
             path,
-            fixed=pair.fixed,
+            fixed=self._under_its_file_name(pair.fixed, "fixed"),
             moving_on_fixed=on_grid.moving_by_headers,
-            warped=on_grid.warped,
+            warped=self._under_its_file_name(on_grid.warped, "moving"),
             displacement=on_grid.displacement,
             determinant=on_grid.determinant,
             metrics={name: value for name, value in self.metrics.items() if name != "notes"},
@@ -93,8 +94,13 @@ class Result:
             messages=[Message("warning", note) for note in notes],
             mask=pair.fixed_mask,
             landmark_errors=None if self.landmarks is None else landmark_errors(self.transform, self.landmarks),
-            provenance={"Fixed image": pair.fixed.name, "Moving image": pair.moving.name, **self.config["versions"]},
+            provenance={"Fixed image": pair.fixed.name, "Moving image": pair.moving.name, "Preset": self.config["preset"]["name"], **self.config["versions"]},
         )
+
+    def _under_its_file_name(self, image: Image, which: str) -> Image:
+        """Short enough for a title, and no place for the folders of whoever made it."""
+        path = self.config["inputs"][which].get("file")
+        return image if path is None else replace(image, name=Path(path).name)
 
     def __repr__(self) -> str:
         error = self.metrics.get("landmarks", {}).get("all")
