@@ -129,7 +129,7 @@ class Grid:
     def resampled(self, spacing: float | Sequence[float]) -> "Grid":
         """A grid of about the same box and the same centre at ``spacing`` mm; no axis becomes finer than it is."""
         target = np.maximum(np.broadcast_to(np.asarray(spacing, dtype=float), (self.ndim,)), self.spacing)
-        shape = np.maximum(np.round(self.extent / target), 1).astype(int)
+        shape = np.maximum(np.floor(self.extent / target + 0.5 + 1e-3), 1).astype(int)  # the bias keeps headers that differ by rounding on one grid
         return self._about_center(shape, target)
 
     def covering(self, spacing: float | Sequence[float], margin: int = 0) -> "Grid":

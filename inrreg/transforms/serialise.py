@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from inrreg.errors import TransformError
 from inrreg.transforms.base import Transform
@@ -46,7 +46,8 @@ def save_transform(transform: Transform, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     description = {"schema": SCHEMA, "frame": FRAME, "transform": to_config(transform)}
     (folder / "transform.json").write_text(json.dumps(description, indent=1) + "\n")
-    save_file({name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in transform.state_dict().items()}, str(folder / "weights.safetensors"))
+    weights = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in transform.state_dict().items()}
+    (folder / "weights.safetensors").write_bytes(save(weights))  # save_file would keep the file from everybody else
 
 
 def load_transform(folder: Path, device: torch.device | str = "cpu") -> Transform:
