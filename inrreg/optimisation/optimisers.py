@@ -52,8 +52,7 @@ class Adam:
             adam.zero_grad()
             value = cost()
             value.backward()
-            if torch.isfinite(value):
-                adam.step()
+            adam.step()
             return float(value.detach())
 
         return descend(one_step, parameters, iterations, self.stopping, watch)
