@@ -101,7 +101,7 @@ def _sliding() -> Registration:
 
 def _linear(kind: Literal["rigid", "affine"]) -> Registration:
     """By mutual information, for contrasts may differ in kind."""
-    return Registration(LinearModel(kind), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), mask_margin_mm=8.0, name=kind)
+    return Registration(LinearModel(kind), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), sampler=WholeGrid(6.0), mask_margin_mm=8.0, name=kind)
 
 
 PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain, neural)}

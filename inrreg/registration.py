@@ -74,15 +74,16 @@ class Registration:
         transform = transform.to(pair.fixed.device).requires_grad_(True)
         start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
         history: list[Record] = []
-        outcome = Outcome.CONVERGED
+        outcomes = [Outcome.CONVERGED]
         for scale in self.scales:
             if scale.control_spacing_mm is not None:
                 transform.refine(scale.control_spacing_mm)
             level = self.level(pair, scale.spacing_mm)
             log.info("%s: level %.3g mm, %s voxels", self.name, scale.spacing_mm, " x ".join(map(str, level.fixed.grid.shape)))
-            outcome = self._descend(scale, level, pair, transform, start, generator, history, progress)
-            if outcome in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
+            outcomes.append(self._descend(scale, level, pair, transform, start, generator, history, progress))
+            if outcomes[-1] in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
                 break
+        outcome = next((each for each in outcomes if not each.usable), outcomes[-1])
         transform.requires_grad_(False)
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
         return StageResult(self.name, composed(transform, start), outcome, watch.seconds, history)

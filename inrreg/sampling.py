@@ -5,7 +5,7 @@ differentiated as often as their polynomials allow. Points outside the image see
 left out through the weight of ``inside``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from itertools import product
 from operator import mul
@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from inrreg.image import Image, LabelImage
+from inrreg.image import Image
 from inrreg.separable import apply_along_axes, resampling, smoothing, spline_coefficients, taps
 from inrreg.space import Grid, affine_map
 
 Outside = Literal["border"] | float
-Interpolator = Callable[..., Tensor]
+LEAST_SITES = 8
+"""Voxels that a pyramid level leaves along each axis, where the image has them."""
 
 
 def inside(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
@@ -108,19 +109,17 @@ def spline_image(image: Image) -> Image:
     return image.with_data(apply_along_axes(image.data, [spline_coefficients(n) for n in image.grid.shape]))
 
 
-def interpolator_for(image: Image, method: Literal["linear", "cubic"] = "linear") -> Interpolator:
-    """``linear`` or ``cubic`` for intensities, always ``nearest`` for labels."""
-    return nearest if isinstance(image, LabelImage) else {"linear": linear, "cubic": cubic}[method]
-
-
 def smoothed(image: Image, sigma_mm: float | Sequence[float]) -> Image:
     """``image`` blurred by a Gaussian of ``sigma_mm``."""
     return image.with_data(apply_along_axes(image.data, smoothing(image.grid, sigma_mm)))
 
 
 def pyramid_level(image: Image, spacing_mm: float) -> Image:
-    """``image`` at ``spacing_mm``: blurred just enough against aliasing (sigma = half of sqrt(new^2 - old^2)), then resampled about its centre."""
-    grid = image.grid.resampled(spacing_mm)
+    """``image`` at ``spacing_mm``: blurred just enough against aliasing (sigma = half of sqrt(new^2 - old^2)), then resampled about its centre.
+
+    An axis keeps ``LEAST_SITES`` voxels, so thin stacks and small objects are not blurred away.
+    """
+    grid = image.grid.resampled(np.minimum(spacing_mm, image.grid.extent / LEAST_SITES).tolist())
     if grid.shape == image.grid.shape:
         return image
     sigma = 0.5 * np.sqrt(np.maximum(grid.spacing**2 - image.grid.spacing**2, 0))

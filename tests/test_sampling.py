@@ -15,7 +15,7 @@ from worlds import Wave, between_voxels, grids, oblique, oblique_grid, signed_pe
 from inrreg import sampling
 from inrreg.errors import FrameError
 from inrreg.image import Image, LabelImage
-from inrreg.sampling import cubic, inside, interpolator_for, linear, nearest, pyramid_level, smooth_linear, smoothed, spatial_gradient, spline_combination, spline_image, value_and_gradient
+from inrreg.sampling import cubic, inside, linear, nearest, pyramid_level, smooth_linear, smoothed, spatial_gradient, spline_combination, spline_image, value_and_gradient
 from inrreg.space import Grid
 
 SMOOTH = [linear, smooth_linear, cubic]
@@ -258,12 +258,6 @@ def test_nearest_settles_ties_as_itk_does() -> None:
     assert nearest(image, points)[0].tolist() == expected
 
 
-def test_the_interpolator_follows_the_kind_of_image(labels: LabelImage, image: Image) -> None:
-    assert interpolator_for(image) is linear
-    assert interpolator_for(image, "cubic") is cubic
-    assert interpolator_for(labels, "cubic") is nearest
-
-
 # --- splines, smoothing, pyramids -----------------------------------------------------------------------------------
 
 
@@ -287,6 +281,7 @@ def test_smoothed_blurs_by_mm_not_by_voxels(grid: Grid) -> None:
 
 
 def test_pyramid_level_keeps_linear_functions_in_place(grid: Grid) -> None:
+    grid = Grid(tuple(6 * n for n in grid.shape), grid.affine)
     slope = torch.tensor([0.3, -0.5, 0.2][: grid.ndim], dtype=torch.float64)
     image = Image((grid.points(torch.float64) @ slope)[None], grid)
     level = pyramid_level(image, 3.0)
@@ -294,6 +289,11 @@ def test_pyramid_level_keeps_linear_functions_in_place(grid: Grid) -> None:
     assert level.grid.aligned_with(grid)
     inner = tuple(slice(1, -1) for _ in level.grid.shape)  # blurring bends the outermost samples
     torch.testing.assert_close(level.data[0][inner], (level.grid.points(torch.float64) @ slope)[inner], rtol=0, atol=0.01)
+
+
+def test_pyramid_level_keeps_eight_voxels_of_a_thin_stack() -> None:
+    stack = Image.from_array(np.random.default_rng(0).random((60, 50, 5)), Grid.from_spacing((60, 50, 5), (1.0, 1.0, 4.0)))
+    assert pyramid_level(stack, 16.0).grid.shape == (8, 8, 5)
 
 
 def test_pyramid_level_leaves_finer_images_alone(image: Image) -> None:

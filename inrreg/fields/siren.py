@@ -5,6 +5,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 
 class Siren(nn.Module):
@@ -20,8 +21,8 @@ class Siren(nn.Module):
     def __init__(self, ndim: int, outputs: int, width: int = 128, depth: int = 3, omega: float = 10.0, omega_hidden: float = 30.0, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.omegas = (omega,) + (omega_hidden,) * (depth - 1)
-        hidden = [nn.Linear(ndim if i == 0 else width, width) for i in range(depth)]
-        output = nn.Linear(width, outputs)
+        hidden = [skip_init(nn.Linear, ndim if i == 0 else width, width) for i in range(depth)]
+        output = skip_init(nn.Linear, width, outputs)
         with torch.no_grad():
             for i, layer in enumerate(hidden):
                 bound = 1 / ndim if i == 0 else math.sqrt(6 / width) / omega_hidden

@@ -49,7 +49,8 @@ class LNCC:
         else:
             moments = local_moments(fixed, weight, radii)
         floor = max(self.flatness, LEAST_FLATNESS) ** 2
-        return local_correlation(fixed, warped, weight, radii, moments, (floor * spread(fixed, step.samples.weight), floor * spread(warped.detach(), weight)))
+        fixed_spread = step.samples.kept((self, "spread"), lambda: spread(fixed, step.samples.weight))
+        return local_correlation(fixed, warped, weight, radii, moments, (floor * fixed_spread, floor * spread(warped.detach(), weight)))
 
     def radii(self, spacing: Sequence[float], lattice: Sequence[int]) -> tuple[int, ...]:
         """Half the window in sites along each axis, at least one."""

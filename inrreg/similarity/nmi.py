@@ -25,15 +25,15 @@ class NMI:
     name: str = "nmi"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        keep = step.weight.reshape(-1)
-        joint = joint_histogram(step.fixed(self.feature)[:, 0].reshape(-1), step.warped(self.feature)[:, 0].reshape(-1), keep, self.bins)
+        fixed = step.samples.kept((self, "fixed"), lambda: parzen(step.fixed(self.feature)[:, 0].reshape(-1), self.bins))
+        joint = joint_density(fixed * step.weight.reshape(-1, 1), parzen(step.warped(self.feature)[:, 0].reshape(-1), self.bins))
         entropies = entropy(joint.sum(0)) + entropy(joint.sum(1))
         return 2 - entropies / entropy(joint).clamp(min=1e-6)
 
 
-def joint_histogram(a: Float[Tensor, " n"], b: Float[Tensor, " n"], weight: Float[Tensor, " n"], bins: int) -> Float[Tensor, "bins bins"]:
-    """Joint density of two samples in 0 ... 1 by cubic B-spline Parzen windows; sums to one."""
-    joint = parzen(a, bins).T @ (parzen(b, bins) * weight[:, None])
+def joint_density(fixed: Float[Tensor, "n bins"], warped: Float[Tensor, "n bins"]) -> Float[Tensor, "bins bins"]:
+    """Joint density of two samples from their memberships; sums to one."""
+    joint = fixed.T @ warped
     return joint / joint.sum().clamp(min=1e-12)
 
 

@@ -50,7 +50,7 @@ class NumericInverse(Transform):
         return self.solve(points)[1]
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
-        solution, error = self.solve(points)
+        solution, error = self.solve(points.detach())
         failed = ~(error <= self.tolerance_mm)  # so written, NaN counts as failed
         if failed.any():
             worst = points.reshape(-1, self.ndim)[error.reshape(-1).argmax()]
@@ -58,7 +58,15 @@ class NumericInverse(Transform):
                 f"{int(failed.sum())} of {error.numel()} points could not be inverted to {self.tolerance_mm} mm; the worst, {float(error.max()):.3g} mm, is moving point "
                 f"{[round(v, 1) for v in worst.tolist()]} RAS: the transform folds or does not reach it (look at the Jacobian map there, or ask for a larger tolerance)"
             )
-        return solution - points
+        return self._differentiable(solution, points) - points
+
+    def _differentiable(self, solution: Tensor, points: Tensor) -> Tensor:
+        """One more Newton step that knows its gradient: dx/dy = J^-1, which the search itself does not record."""
+        if not (torch.is_grad_enabled() and points.requires_grad):
+            return solution
+        with torch.no_grad():
+            inverse, mapped = torch.linalg.inv(self.original.jacobian(solution)), self.original(solution)
+        return solution + (inverse @ (points - mapped)[..., None])[..., 0]
 
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
         return torch.linalg.inv(self.original.jacobian(self(points)))
