@@ -46,7 +46,7 @@ class Case:
         grid = read_image(self.folder / "fixed.nii.gz").grid
         if (self.folder / "fixed_labels.nii.gz").exists():
             fixed = read_labels(self.folder / "fixed_labels.nii.gz")
-            scores["dice"] = label_overlap(fixed, warp(read_labels(self.folder / "moving_labels.nii.gz"), transform, grid)).mean
+            scores["dice"] = label_overlap(fixed, warp(read_labels(self.folder / "moving_labels.nii.gz"), transform, grid)).mean_dice
             region = fixed.mask()
         statistics = jacobian_statistics(jacobian_determinant_of_field(transform.displacement_on(grid), grid), region)
         return {**scores, "folded_percent": statistics.folded_percent, "det_min": statistics.min}

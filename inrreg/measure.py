@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,13 +114,18 @@ def key(outcome: Outcome) -> str:
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
-    """The most memory the process has held so far, MB (Windows does not tell); on CUDA also the most on the device since the start of the run."""
+    """The most memory the process has held so far, MB (Windows does not tell); on CUDA also the most on the device since the start of the run.
+
+    On Linux from the process's own status, for getrusage there also counts what the parent held when it started this process.
+    """
     memory = {}
-    if sys.platform != "win32":
+    if (status := Path("/proc/self/status")).exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        memory["process"] = int(peak.split()[1]) * 1024 / 1e6
+    elif sys.platform != "win32":
         import resource
 
-        bytes_per_unit = 1 if sys.platform == "darwin" else 1024
-        memory["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * bytes_per_unit / 1e6
+        memory["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
     if device.type == "cuda":
         memory["device"] = torch.cuda.max_memory_allocated(device) / 1e6
     return memory
