@@ -11,6 +11,7 @@ import argparse
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -18,16 +19,13 @@ from experiments.cases import LIVER, LUNG, Case
 from experiments.tables import Table, write_summary
 from inrreg.alignment import MaskAlignment
 from inrreg.features import RobustWindow
-from inrreg.optimisation import Adam
-from inrreg.penalties import Bending, Folding, TotalVariation
+from inrreg.presets import preset
 from inrreg.recipes import run_stages
 from inrreg.registration import Registration, Scale
-from inrreg.similarity import LNCC
-from inrreg.sites import Patches, WholeGrid
+from inrreg.sites import Patches
 from inrreg.start import Start
-from inrreg.transforms import FreeForm, NeuralModel
+from inrreg.transforms import NeuralModel
 
-SIREN = {"width": 128, "depth": 3, "omega": 20.0, "omega_hidden": 30.0}
 PATCHES = Patches(count=200, size=7)
 
 
@@ -41,17 +39,9 @@ class Arm:
 
 def arms() -> list[Arm]:
     """Free-form and SIREN, grid and patches."""
-    base = Registration(
-        FreeForm(32.0),
-        similarities=(LNCC(9.0),),
-        penalties=(TotalVariation(0.1), Bending(3.0), Folding(1.0)),
-        optimiser=Adam(1.0),
-        scales=(Scale(8, 80), Scale(4, 80, 16.0), Scale(2, 80, 8.0)),
-        penalty_sampler=WholeGrid(4.0),
-        mask_margin_mm=4.0,
-    )
-    rendered = replace(base, transform=NeuralModel("siren", SIREN, 10.0, 16.0), optimiser=Adam(1e-3), scales=(Scale(8, 80), Scale(4, 80, 8.0), Scale(2, 80)))
-    asked = replace(rendered, transform=NeuralModel("siren", SIREN, 10.0), scales=tuple(Scale(h, 80) for h in (8, 4, 2)), sampler=PATCHES, penalty_sampler=Patches(100, 3))
+    base, rendered = (cast(Registration, preset(name).stages[-1]) for name in ("default", "neural"))
+    field = replace(cast(NeuralModel, rendered.transform), lattice_mm=None)
+    asked = replace(rendered, transform=field, scales=tuple(Scale(h, 80) for h in (8, 4, 2)), sampler=PATCHES, penalty_sampler=Patches(100, 3))
     return [
         Arm("free-form, grid", base),
         Arm("free-form, patches", replace(base, sampler=PATCHES)),
