@@ -1,1 +1,1 @@
-"""Discrete registration on keypoint graphs."""
+"""Discrete registration on keypoint graphs: nothing of it is here yet."""
