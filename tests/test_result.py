@@ -276,7 +276,7 @@ class TestAFailureWhileWriting:
         from safetensors import SafetensorError
 
         before = contents(target)
-        monkeypatch.setattr("inrreg.transforms.serialise.save_file", fail_with(SafetensorError("I/O error: No space left on device")))
+        monkeypatch.setattr("inrreg.transforms.serialise.save", fail_with(SafetensorError("I/O error: No space left on device")))
         with pytest.raises(OutputError, match="No space left on device"):
             small.save(target)
         self.check(target, before)

@@ -64,7 +64,7 @@ def test_dataclasses_are_told_down_to_their_defaults() -> None:
         (partial(intensities), "partial"),
         (torch.nn.ReLU(), "ReLU"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_anything_becomes_json(value: Any, expected: Any) -> None:
     assert described(value) == expected
