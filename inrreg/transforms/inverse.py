@@ -61,12 +61,12 @@ class NumericInverse(Transform):
         return self._differentiable(solution, points) - points
 
     def _differentiable(self, solution: Tensor, points: Tensor) -> Tensor:
-        """One more Newton step that knows its gradient: dx/dy = J^-1, which the search itself does not record."""
+        """The solution with its gradient dx/dy = J^-1, which the search does not record; its value stays as it is."""
         if not (torch.is_grad_enabled() and points.requires_grad):
             return solution
         with torch.no_grad():
-            inverse, mapped = torch.linalg.inv(self.original.jacobian(solution)), self.original(solution)
-        return solution + (inverse @ (points - mapped)[..., None])[..., 0]
+            inverse = torch.linalg.inv(self.original.jacobian(solution))
+        return solution + (inverse @ (points - points.detach())[..., None])[..., 0]
 
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
         return torch.linalg.inv(self.original.jacobian(self(points)))
