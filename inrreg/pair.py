@@ -4,9 +4,20 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from inrreg.features import Feature
 from inrreg.image import Image, Points
+
+
+@dataclass(frozen=True, eq=False)
+class Correspondences:
+    """Points of the fixed image and where a search found them in the moving one, RAS mm, each with a ``confidence`` in 0 ... 1."""
+
+    fixed: Points
+    moving: Points
+    confidence: Float[Tensor, " n"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from inrreg.optimisation.outcome import Outcome
-from inrreg.pair import Pair
+from inrreg.pair import Correspondences, Pair
 from inrreg.transforms import Composite, Transform
 
 
@@ -27,7 +27,7 @@ Progress = Callable[[Record], None]
 
 @dataclass(eq=False)
 class StageResult:
-    """What a stage found: the whole map fixed -> moving (the start included) and how it got there."""
+    """What a stage found: the whole map fixed -> moving (the start included) and how it got there; matched points where it went by them."""
 
     name: str
     transform: Transform
@@ -35,6 +35,7 @@ class StageResult:
     seconds: float
     history: list[Record] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
+    correspondences: Correspondences | None = None
 
 
 class Stage(Protocol):

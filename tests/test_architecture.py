@@ -32,7 +32,7 @@ UPWARD_ON_PURPOSE = {
     ("inrreg/image.py", "io"): "Image.to_sitk hands an image to SimpleITK where the user holds it; imported when called, and io alone knows LPS",
 }
 
-GRAPHREG_USERS = {"recipes", "cli"}
+GRAPHREG_USERS = {"presets", "recipes", "cli"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 HEAVY = ("SimpleITK", "nibabel", "matplotlib", "networkx", "tyro", "rich", "scipy.ndimage", "pydicom")
 
@@ -162,7 +162,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
         ("inrreg/transforms/base.py", "import inrreg\ninrreg.Grid((2, 2), affine)"),
         ("inrreg/transforms/base.py", "import inrreg\ninrreg.io.read_image(path)"),
         ("inrreg/image.py", "from inrreg.report import page"),
-        ("inrreg/presets.py", "from graphreg.keypoints import foerstner"),
+        ("inrreg/report/page.py", "from graphreg.keypoints import Foerstner"),
         ("graphreg/graph.py", "from inrreg.io import read_image"),
         ("inrreg/registration.py", "from inrreg.cli import main"),
     ],

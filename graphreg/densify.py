@@ -1,0 +1,173 @@
+"""From displacements at keypoints to a map: three ways, each gives a cubic B-spline over a lattice.
+
+A densifier is a callable ``(points [n, d], vectors [n, d], weights [n], lattice) -> BSpline``, in world mm; a weight says how far a keypoint is to be trusted, 1 fully.
+``robust`` lowers the weight of keypoints that the map does not follow.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.errors import InputError
+from inrreg.image import Image
+from inrreg.sampling import smoothed
+from inrreg.separable import taps
+from inrreg.space import Grid
+from inrreg.transforms import BSpline
+from inrreg.transforms.bspline import spline_lattice
+
+_AT_ONCE = 1 << 22
+"""Distances held at a time."""
+
+
+class Densifier(Protocol):
+    """The map through (or near) displacements at scattered points."""
+
+    def __call__(self, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"], lattice: Grid) -> BSpline: ...
+
+
+def through(values: Float[Tensor, "*lattice d"], lattice: Grid) -> BSpline:
+    """The cubic B-spline that takes ``values`` (mm) at the knots of ``lattice``."""
+    spline = BSpline(lattice).to(values.device)
+    with torch.no_grad():
+        spline.coefficients.copy_(spline_lattice(values.movedim(-1, 0)))
+    return spline.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class ThinPlate:
+    """A thin-plate spline (Bookstein, PAMI 1989; Rohr et al., IEEE TMI 2001), rendered on the lattice: the smoothest map within reach of all keypoints.
+
+    The kernel is that of the bending energy: |r| in 3-D, r^2 log r in 2-D. ``smoothing`` 0 interpolates; above, in mm, it is how much bending a fully trusted keypoint yields to.
+    An affine motion is met exactly.
+
+    Raises:
+        InputError: when called, with fewer than d + 1 points.
+    """
+
+    smoothing: float = 1.0
+
+    def __call__(self, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"], lattice: Grid) -> BSpline:
+        knots = lattice.points(device=points.device).reshape(-1, lattice.ndim)
+        coefficients, center = self.coefficients(points, vectors, weights)
+        values = torch.cat([self.evaluate(part, points, coefficients, center) for part in knots.split(max(1, _AT_ONCE // len(points)))])
+        return through(values.float().reshape(*lattice.shape, lattice.ndim), lattice)
+
+    def coefficients(self, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"]) -> tuple[Float[Tensor, "m d"], Float[Tensor, " d"]]:
+        """One row a point, then those of the affine part about the centre, which is given too."""
+        n, d = points.shape
+        if n < d + 1:
+            raise InputError(f"a thin-plate spline in {d}-D needs at least {d + 1} keypoints, got {n}")
+        x, center = points.double(), points.double().mean(0)
+        system = x.new_zeros(n + d + 1, n + d + 1)
+        system[:n, :n] = kernel(torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"), d) + torch.diag(self.smoothing / weights.double().clamp(min=1e-6))
+        system[:n, n:] = torch.cat([torch.ones_like(x[:, :1]), x - center], 1)
+        system[n:, :n] = system[:n, n:].T
+        values = torch.cat([vectors.double(), x.new_zeros(d + 1, d)])
+        if self.smoothing == 0 and len(torch.unique(x, dim=0)) < n:
+            raise InputError("an interpolating thin-plate spline needs keypoints at different places; give a smoothing above 0")
+        return torch.linalg.lstsq(system, values).solution if n < 4 * d else torch.linalg.solve(system, values), center
+
+    @staticmethod
+    def evaluate(at: Float[Tensor, "k d"], points: Float[Tensor, "n d"], coefficients: Float[Tensor, "m d"], center: Float[Tensor, " d"]) -> Float[Tensor, "k d"]:
+        """The spline at world points, mm; in single precision about the centre, which is far finer than a micrometre."""
+        n, d = points.shape
+        y, x = ((p.double() - center).float() for p in (at, points))
+        c = coefficients.float()
+        return kernel(torch.cdist(y, x), d) @ c[:n] + c[n] + y @ c[n + 1 :]
+
+
+def kernel(distance: Tensor, ndim: int) -> Tensor:
+    """The radial function of the bending energy, with the sign that makes the smoothed system definite."""
+    return torch.special.xlogy(distance**2, distance) if ndim == 2 else -distance
+
+
+@dataclass(frozen=True)
+class NormalisedConvolution:
+    """Displacements scattered onto the lattice, blurred by ``sigma_mm`` and divided by their blurred weights (Knutsson and Westin, CVPR 1993): quick, local, and flat where there is no keypoint."""
+
+    sigma_mm: float = 10.0
+
+    def __call__(self, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"], lattice: Grid) -> BSpline:
+        d, shape = lattice.ndim, lattice.shape
+        voxels = lattice.to_voxel(points)
+        scattered = torch.zeros(d + 1, prod(shape), device=points.device)
+        payload = torch.cat([vectors * weights[:, None], weights[:, None]], 1).T.float()
+        for index, share in _corners(voxels, shape, order=1):
+            scattered.index_add_(1, index, payload * share.float())
+        blurred = Image(scattered.reshape(d + 1, *shape), lattice)
+        fine = smoothed(blurred, self.sigma_mm).data
+        wide = smoothed(blurred, float(lattice.extent.max()) / 4).data  # where no keypoint is near, what is known from afar
+        values = (fine[:d] + 1e-4 * wide[:d]) / (fine[d] + 1e-4 * wide[d]).clamp(min=1e-12)
+        return through(values.movedim(0, -1), lattice)
+
+
+@dataclass(frozen=True)
+class LeastSquaresSpline:
+    """The coefficients of least weighted mean of |spline - vector|^2 plus ``bending`` (mm^4) times the mean square of their second differences per mm^2 (Lee et al., IEEE TVCG 1997, with a penalty).
+
+    The normal equations are sparse and solved by conjugate gradients.
+    """
+
+    bending: float = 50.0
+
+    def __call__(self, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"], lattice: Grid) -> BSpline:
+        from scipy.sparse import csr_array, identity
+        from scipy.sparse.linalg import cg
+
+        shape, n = lattice.shape, len(points)
+        entries = list(_corners(lattice.to_voxel(points.double()), shape, order=3))
+        columns, shares = (torch.stack(part, 1).cpu().numpy() for part in zip(*entries, strict=True))
+        basis = csr_array((shares.reshape(-1), columns.reshape(-1), np.arange(n + 1) * columns.shape[1]), shape=(n, prod(shape)))
+        w = weights.cpu().double().numpy() / max(float(weights.sum()), 1e-12)
+        matrix = basis.T @ (basis * w[:, None]) + self.bending / prod(shape) * _bending_matrix(lattice) + 1e-10 * identity(prod(shape))
+        right = basis.T @ (w[:, None] * vectors.cpu().double().numpy())
+        solved = [cg(matrix, right[:, a], rtol=1e-8, maxiter=2000)[0] for a in range(lattice.ndim)]
+        spline = BSpline(lattice).to(points.device)
+        with torch.no_grad():
+            spline.coefficients.copy_(torch.from_numpy(np.stack(solved).reshape(-1, *shape)))
+        return spline.requires_grad_(False)
+
+
+def robust(
+    densifier: Densifier, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"], lattice: Grid, scale_mm: float, rounds: int = 2
+) -> tuple[BSpline, Float[Tensor, " n"]]:
+    """The map with its outliers down-weighted, and the weights that were used last: 1 / (1 + (residual / scale)^2) times those given (Cauchy's weights; iteratively reweighted least squares)."""
+    spline, used = densifier(points, vectors, weights, lattice), weights
+    for _ in range(rounds):
+        residual = (spline.displacement(points) - vectors).norm(dim=1)
+        used = weights / (1 + (residual / scale_mm) ** 2)
+        spline = densifier(points, vectors, used, lattice)
+    return spline, used
+
+
+def _corners(voxels: Float[Tensor, "n d"], shape: tuple[int, ...], order: int) -> list[tuple[Tensor, Tensor]]:
+    """Flat lattice index and weight of each of the 2^d or 4^d knots around every point."""
+    result = [(torch.zeros(len(voxels), dtype=torch.long, device=voxels.device), torch.ones(len(voxels), dtype=voxels.dtype, device=voxels.device))]
+    for axis, n in enumerate(shape):
+        indices, shares = taps(voxels[:, axis], n, order)
+        result = [(index * n + i, share * s) for index, share in result for i, s in zip(indices, shares, strict=True)]
+    return result
+
+
+def _bending_matrix(lattice: Grid) -> Any:
+    """Sum over pairs of axes of the squared second difference of the coefficients, per mm^4, mixed ones counted twice; sparse."""
+    from scipy.sparse import csr_array, kron
+
+    def differences(n: int, h: float, order: int) -> Any:
+        return csr_array(np.diff(np.eye(n), n=order, axis=0) / h**order)
+
+    total: Any = 0
+    d = lattice.ndim
+    for a in range(d):
+        for b in range(a, d):
+            operator: Any = csr_array(np.eye(1))
+            for axis, (n, h) in enumerate(zip(lattice.shape, lattice.spacing, strict=True)):
+                operator = kron(operator, differences(n, h, (axis == a) + (axis == b)), format="csr")
+            total = total + (1 if a == b else 2) * (operator.T @ operator)
+    return total

@@ -1,0 +1,151 @@
+"""Where a discrete search looks: points of the fixed image that can be told from their surroundings, and plainer choices to compare with.
+
+A detector is a callable ``(image, mask, generator) -> points [n, d]`` in world mm; mask == 1 means "use this".
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.errors import InputError
+from inrreg.image import Image
+from inrreg.masks import dilated
+from inrreg.sampling import smoothed
+
+log = logging.getLogger(__name__)
+
+
+class Detector(Protocol):
+    """Chooses keypoints of an image inside a mask (1 = use); random ones come from ``generator``, which lives on the CPU."""
+
+    def __call__(self, image: Image, mask: Image, generator: torch.Generator) -> Float[Tensor, "n d"]: ...
+
+
+@dataclass(frozen=True)
+class Foerstner:
+    """The ``count`` best spread of the corners and blobs found by the Foerstner operator, none nearer to another than ``spacing_mm`` along every axis.
+
+    The structure tensor is taken over a Gaussian of ``sigma_mm``, the mask is shrunk by ``erosion_mm`` first, so that its own edge is no keypoint; maxima
+    whose response is below ``threshold`` times the median one are noise.
+
+    Raises:
+        InputError: when called, on an image without structure, or a mask too small to hold a keypoint.
+    """
+
+    count: int = 2000
+    spacing_mm: float = 6.0
+    sigma_mm: float = 2.0
+    erosion_mm: float = 2.0
+    threshold: float = 0.01
+
+    def __call__(self, image: Image, mask: Image, generator: torch.Generator) -> Float[Tensor, "n d"]:
+        eroded = eroded_mask(mask, self.erosion_mm)
+        response = foerstner_response(image, self.sigma_mm)
+        peaks = local_maxima(response, eroded, self.spacing_mm, self.threshold)
+        if len(peaks) == 0:
+            raise InputError(f"{image.name} has no keypoint inside {mask.name}: it shows no structure there that differs from its surroundings; check both, or use RegularKeypoints")
+        points = image.grid.to_world(peaks.to(torch.float32))
+        chosen = farthest_points(points, self.count)
+        log.info("keypoints: %d local maxima of the Foerstner response, %d kept", len(points), len(chosen))
+        return points[chosen]
+
+
+@dataclass(frozen=True)
+class RandomKeypoints:
+    """``count`` voxel centres drawn evenly from the shrunk mask, each once: the baseline of a detector.
+
+    Raises:
+        InputError: when called, on a mask too small to hold a keypoint.
+    """
+
+    count: int = 2000
+    erosion_mm: float = 2.0
+
+    def __call__(self, image: Image, mask: Image, generator: torch.Generator) -> Float[Tensor, "n d"]:
+        voxels = (eroded_mask(mask, self.erosion_mm).data[0] > 0.5).nonzero()
+        chosen = torch.randperm(len(voxels), generator=generator)[: self.count].to(voxels.device)
+        return mask.grid.to_world(voxels[chosen].to(torch.float32))
+
+
+@dataclass(frozen=True)
+class RegularKeypoints:
+    """Every point of a lattice of ``spacing_mm`` that lies in the shrunk mask: keypoints where nothing stands out.
+
+    Raises:
+        InputError: when called, on a mask too small to hold a keypoint.
+    """
+
+    spacing_mm: float = 10.0
+    erosion_mm: float = 2.0
+
+    def __call__(self, image: Image, mask: Image, generator: torch.Generator) -> Float[Tensor, "n d"]:
+        eroded = eroded_mask(mask, self.erosion_mm)
+        strides = np.maximum(np.round(self.spacing_mm / mask.grid.spacing), 1).astype(int).tolist()
+        chosen = torch.zeros_like(eroded.data[0], dtype=torch.bool)
+        chosen[tuple(slice(min(s // 2, n - 1), None, s) for s, n in zip(strides, mask.grid.shape, strict=True))] = True
+        voxels = (chosen & (eroded.data[0] > 0.5)).nonzero()
+        if len(voxels) == 0:
+            raise InputError(f"{mask.name} holds no point of a lattice of {self.spacing_mm:g} mm; give a smaller spacing_mm or a larger mask")
+        return mask.grid.to_world(voxels.to(torch.float32))
+
+
+def eroded_mask(mask: Image, erosion_mm: float) -> Image:
+    """``mask`` shrunk by ``erosion_mm``.
+
+    Raises:
+        InputError: nothing is left of it.
+    """
+    eroded = dilated(mask, -erosion_mm)
+    if not bool((eroded.data > 0.5).any()):
+        raise InputError(f"{mask.name} is too small for keypoints: shrunk by {erosion_mm:g} mm nothing is left of it; give a larger mask or a smaller erosion_mm")
+    return eroded
+
+
+def foerstner_response(image: Image, sigma_mm: float) -> Float[Tensor, "*shape"]:
+    """1 / trace(S^-1) of the structure tensor S of the image, smoothed by ``sigma_mm``: high where the image varies along every direction (Foerstner and Guelch, 1987)."""
+    d, spacing = image.grid.ndim, [float(h) for h in image.grid.spacing]
+    along = torch.stack(torch.gradient(image.data[0], spacing=spacing, dim=list(range(d))))
+    entries = [(a, b) for a in range(d) for b in range(a, d)]
+    products = torch.stack([along[a] * along[b] for a, b in entries])
+    s = dict(zip(entries, smoothed(image.with_data(products), sigma_mm).data, strict=True))
+    if d == 2:
+        return _quotient(s[0, 0] * s[1, 1] - s[0, 1] ** 2, s[0, 0] + s[1, 1])
+    minors = s[1, 1] * s[2, 2] - s[1, 2] ** 2, s[0, 0] * s[2, 2] - s[0, 2] ** 2, s[0, 0] * s[1, 1] - s[0, 1] ** 2
+    determinant = s[0, 0] * minors[0] - s[0, 1] * (s[0, 1] * s[2, 2] - s[1, 2] * s[0, 2]) + s[0, 2] * (s[0, 1] * s[1, 2] - s[1, 1] * s[0, 2])
+    return _quotient(determinant, minors[0] + minors[1] + minors[2])
+
+
+def _quotient(determinant: Tensor, minors: Tensor) -> Tensor:
+    """0 where the tensor is singular, as in a constant image."""
+    return torch.where(minors > 0, determinant.clamp(min=0) / minors.clamp(min=1e-30), 0.0)
+
+
+def local_maxima(response: Float[Tensor, "*shape"], mask: Image, spacing_mm: float, threshold: float = 0.0) -> Tensor:
+    """Voxels ``[n, d]`` inside ``mask`` whose response is the largest within ``spacing_mm`` along every axis, and above ``threshold`` times the median one in the mask."""
+    inside = mask.data[0] > 0.5
+    radii = [max(1, round(spacing_mm / 2 / h)) for h in mask.grid.spacing]
+    masked = torch.where(inside, response, 0.0)
+    pool = F.max_pool3d if mask.grid.ndim == 3 else F.max_pool2d
+    largest = pool(masked[None, None], [2 * r + 1 for r in radii], stride=1, padding=radii)[0, 0]
+    floor = threshold * float(masked[inside].median()) if bool(inside.any()) else 0.0
+    return ((masked == largest) & (masked > floor) & (masked > 0)).nonzero()
+
+
+def farthest_points(points: Float[Tensor, "n d"], count: int) -> Tensor:
+    """Indices of ``count`` points far from each other (all where there are fewer): the one nearest to the middle, then each time the one farthest from those chosen (Eldar et al., 1997)."""
+    if len(points) <= count:
+        return torch.arange(len(points), device=points.device)
+    chosen = torch.empty(count, dtype=torch.long, device=points.device)
+    latest = (points - points.mean(0)).square().sum(1).argmin()
+    distance = torch.full((len(points),), float("inf"), dtype=points.dtype, device=points.device)
+    for i in range(count):
+        chosen[i] = latest
+        distance = torch.minimum(distance, (points - points[latest]).square().sum(1))
+        latest = distance.argmax()
+    return chosen

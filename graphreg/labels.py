@@ -1,0 +1,71 @@
+"""The labels of a discrete search: candidate displacements on a lattice, in mm."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.errors import InputError
+from inrreg.space import Grid
+
+Lengths = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Displacements from -``range_mm`` to ``range_mm`` every ``step_mm`` along each index axis of the image; either may be one length or one an axis.
+
+    The range is met by whole steps, so it is rounded to the nearest of them.
+
+    Raises:
+        InputError: a step that is not above 0, or a range shorter than half a step.
+    """
+
+    range_mm: Lengths
+    step_mm: Lengths
+
+    def __post_init__(self) -> None:
+        for reach, step in np.broadcast(self.range_mm, self.step_mm):
+            if not (step > 0 and np.isfinite(reach) and reach >= 0.5 * step):
+                raise InputError(f"labels need a step above 0 mm and a range of at least half of it, got a range of {reach:g} mm in steps of {step:g} mm")
+
+    def steps(self, ndim: int) -> tuple[float, ...]:
+        """Millimetres between neighbouring labels along each axis."""
+        return tuple(np.broadcast_to(np.asarray(self.step_mm, dtype=float), (ndim,)).tolist())
+
+    def radii(self, ndim: int) -> tuple[int, ...]:
+        """Steps to either side of 0 along each axis."""
+        reach = np.broadcast_to(np.asarray(self.range_mm, dtype=float), (ndim,))
+        return tuple(round(r / s) for r, s in zip(reach.tolist(), self.steps(ndim), strict=True))
+
+    def shape(self, ndim: int) -> tuple[int, ...]:
+        """Labels along each axis, 0 in the middle."""
+        return tuple(2 * r + 1 for r in self.radii(ndim))
+
+    def count(self, ndim: int) -> int:
+        """Labels in all."""
+        return prod(self.shape(ndim))
+
+    def displacements(self, grid: Grid) -> Float[Tensor, "*labels d"]:
+        """World displacement of every label, mm, for an image whose index axes are those of ``grid``."""
+        return lattice(self.radii(grid.ndim), self.steps(grid.ndim)) @ torch.tensor(grid.direction.T, dtype=torch.float32)
+
+    def check_within(self, grid: Grid) -> None:
+        """Whether the range stays within the image.
+
+        Raises:
+            InputError: the range along some axis is larger than the image there.
+        """
+        reach = np.array(self.radii(grid.ndim)) * self.steps(grid.ndim)
+        if (reach > grid.extent).any():
+            raise InputError(f"a search of {np.round(reach, 1).tolist()} mm is larger than the image ({np.round(grid.extent, 1).tolist()} mm); give a smaller range_mm")
+
+
+def lattice(radii: Sequence[int], steps: Sequence[float]) -> Float[Tensor, "*lattice d"]:
+    """Points -r ... r times the step along each axis, mm."""
+    axes = [step * torch.arange(-r, r + 1, dtype=torch.float32) for r, step in zip(radii, steps, strict=True)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)

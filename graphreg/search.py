@@ -1,0 +1,127 @@
+"""One discrete search: keypoints of the fixed image, what each pays for each label, what all of them agree on."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from graphreg.cost_volume import cost_volume
+from graphreg.graph import GraphBuilder, SpanningTree
+from graphreg.inference import Inference, Quadratic, TreeMinSum, entropy, probabilities, sub_label_argmin
+from graphreg.keypoints import Detector, Foerstner
+from graphreg.labels import Labels
+from inrreg.features import Feature
+from inrreg.image import Image
+from inrreg.masks import as_weight, bounding_box
+from inrreg.pair import Pair
+from inrreg.sampling import linear, pyramid_level
+from inrreg.similarity import MindSSC
+from inrreg.space import Grid
+from inrreg.transforms import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """Both images on one isotropic grid around the fixed mask, the moving one warped by what was found so far; ``mask`` is 0 or 1."""
+
+    fixed: Image
+    moving: Image
+    mask: Image
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Where the keypoints went: ``displacements`` in mm beside ``keypoints``, both in the fixed world.
+
+    ``confidence`` is in 0 ... 1; ``entropy`` that of the marginal over the log of the number of labels; ``disagreement`` how far the ways there and back lead
+    apart, mm (0 where only one way was gone); ``cost`` the mean cost of what was chosen.
+    """
+
+    keypoints: Float[Tensor, "n d"]
+    displacements: Float[Tensor, "n d"]
+    confidence: Float[Tensor, " n"]
+    entropy: Float[Tensor, " n"]
+    disagreement: Float[Tensor, " n"]
+    cost: float
+
+    def summary(self) -> dict[str, float]:
+        """What metrics.json says of a search."""
+        return {
+            "keypoints": float(len(self.keypoints)),
+            "mean_displacement_mm": float(self.displacements.norm(dim=1).mean()),
+            "mean_confidence": float(self.confidence.mean()),
+            "mean_entropy": float(self.entropy.mean()),
+            "median_disagreement_mm": float(self.disagreement.median()),
+            "cost": self.cost,
+        }
+
+
+@dataclass(frozen=True)
+class Search:
+    """The images at ``spacing_mm``, compared by ``feature`` at the keypoints of ``detector`` for each of ``labels``, made to agree along ``graph`` by ``inference``.
+
+    A patch of 2 ``patch_radius`` + 1 sites an axis, a label's step apart, is compared at each keypoint. ``temperature``, in units of the cost, turns marginals
+    into probabilities. Where ``symmetric``, the search is run back from the points it found as well, and the marginals of both ways are averaged.
+    """
+
+    labels: Labels
+    detector: Detector = field(default_factory=Foerstner)
+    graph: GraphBuilder = field(default_factory=SpanningTree)
+    inference: Inference = field(default_factory=lambda: TreeMinSum(Quadratic(0.001)))
+    feature: Feature = field(default_factory=MindSSC)
+    spacing_mm: float = 2.0
+    patch_radius: int = 1
+    temperature: float = 0.003
+    symmetric: bool = True
+
+    def run(self, pair: Pair, initial: Transform | None, generator: torch.Generator, memory_mb: float) -> Matches:
+        """Match the keypoints of the fixed image in the moving one, seen through ``initial``.
+
+        Raises:
+            InputError: no keypoint, too few for the graph, a range larger than the image, or a cost volume beyond ``memory_mb``.
+        """
+        frame = self.frame(pair, initial)
+        keypoints = self.detector(frame.fixed, frame.mask, generator)
+        fixed, moving = self.feature(frame.fixed), self.feature(frame.moving)
+        turn = torch.tensor(fixed.grid.direction.T, dtype=keypoints.dtype, device=keypoints.device)
+        costs = cost_volume(fixed, moving, keypoints, self.labels, self.patch_radius, memory_mb)
+        marginals = self._agreed(costs, frame.fixed, keypoints)
+        there = sub_label_argmin(marginals, self.labels)
+        disagreement = torch.zeros(len(keypoints), device=keypoints.device)
+        if self.symmetric:
+            back = self._backward(frame, fixed, moving, keypoints + there @ turn, memory_mb)
+            disagreement = (sub_label_argmin(back, self.labels) - there).norm(dim=1)
+            marginals = (marginals + back) / 2
+        displacements = sub_label_argmin(marginals, self.labels) @ turn
+        uncertainty = entropy(probabilities(marginals, self.temperature))
+        confidence = (1 - uncertainty) / (1 + (disagreement / float(np.mean(self.labels.step_mm))) ** 2)
+        chosen = costs.flatten(1).gather(1, marginals.flatten(1).argmin(1, keepdim=True))
+        return Matches(keypoints, displacements, confidence, uncertainty, disagreement, float(chosen.mean()))
+
+    def frame(self, pair: Pair, initial: Transform | None) -> Frame:
+        """The grid reaches as far beyond the mask as the labels do, beyond the fixed image too."""
+        mask = as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
+        reach = float(np.max(self.labels.range_mm)) + self.patch_radius * float(np.max(self.labels.step_mm))
+        margin = np.ceil(reach / pair.fixed.grid.spacing).astype(int)
+        lower, upper = (np.array(bound) for bound in bounding_box(mask))
+        grid = pair.fixed.grid.cropped((lower - margin).tolist(), (upper + margin).tolist()).covering(self.spacing_mm)
+        with torch.no_grad():
+            points = grid.points(device=pair.fixed.device)
+            mapped = points if initial is None else points + initial.displacement_on(grid)
+            fixed, moving = (_at(pyramid_level(image, self.spacing_mm), where, grid) for image, where in ((pair.fixed, points), (pair.moving, mapped)))
+            inside = (linear(mask, points, outside=0.0) > 0.5).to(torch.float32)
+        return Frame(fixed, moving, Image(inside, grid, mask.name))
+
+    def _agreed(self, costs: Float[Tensor, "n *labels"], image: Image, points: Float[Tensor, "n d"]) -> Float[Tensor, "n *labels"]:
+        return self.inference(costs, self.graph(points, linear(image, points)[0]).to(costs.device), self.labels)
+
+    def _backward(self, frame: Frame, fixed: Image, moving: Image, points: Float[Tensor, "n d"], memory_mb: float) -> Float[Tensor, "n *labels"]:
+        """Marginals of the search from the moving image to the fixed one, turned round: label d here is -d there."""
+        costs = cost_volume(moving, fixed, points, self.labels, self.patch_radius, memory_mb)
+        return self._agreed(costs, frame.moving, points).flip(list(range(1, costs.ndim)))
+
+
+def _at(image: Image, points: Float[Tensor, "*shape d"], grid: Grid) -> Image:
+    return image.with_data(linear(image, points), grid)
