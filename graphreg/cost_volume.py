@@ -69,7 +69,7 @@ def chunk_size(n: int, shape: Sequence[int], around: int, sites: int, channels: 
         InputError: not even one; the message says what would fit.
     """
     volume = BYTES * n * prod(shape)
-    one = BYTES * ((2 * channels + 4 + 3 * sites) * around)  # values, coordinates and products on the way
+    one = BYTES * 3 * (channels + len(shape) + sites) * around  # values, coordinates and products, three copies of each at the most
     left = memory_mb * 1e6 - volume
     if left < one:
         fits = max(0, int((memory_mb * 1e6 - one) / (BYTES * prod(shape))))

@@ -47,7 +47,7 @@ class ThinPlate:
     An affine motion is met exactly.
 
     Raises:
-        InputError: when called, with fewer than d + 1 points.
+        InputError: when called, with fewer than d + 1 points, or with all of them on a line or plane.
     """
 
     smoothing: float = 1.0
@@ -64,6 +64,8 @@ class ThinPlate:
         if n < d + 1:
             raise InputError(f"a thin-plate spline in {d}-D needs at least {d + 1} keypoints, got {n}")
         x, center = points.double(), points.double().mean(0)
+        if int(torch.linalg.matrix_rank(x - center, rtol=1e-5)) < d:
+            raise InputError(f"the {n} keypoints of a thin-plate spline lie on one {'plane or line' if d == 3 else 'line'}, which does not determine it; take other keypoints or NormalisedConvolution")
         system = x.new_zeros(n + d + 1, n + d + 1)
         system[:n, :n] = kernel(torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"), d) + torch.diag(self.smoothing / weights.double().clamp(min=1e-6))
         system[:n, n:] = torch.cat([torch.ones_like(x[:, :1]), x - center], 1)
@@ -75,11 +77,10 @@ class ThinPlate:
 
     @staticmethod
     def evaluate(at: Float[Tensor, "k d"], points: Float[Tensor, "n d"], coefficients: Float[Tensor, "m d"], center: Float[Tensor, " d"]) -> Float[Tensor, "k d"]:
-        """The spline at world points, mm; in single precision about the centre, which is far finer than a micrometre."""
+        """The spline at world points, mm; in double precision, for the terms of far keypoints are large and cancel."""
         n, d = points.shape
-        y, x = ((p.double() - center).float() for p in (at, points))
-        c = coefficients.float()
-        return kernel(torch.cdist(y, x), d) @ c[:n] + c[n] + y @ c[n + 1 :]
+        y, x = (p.double() - center for p in (at, points))
+        return kernel(torch.cdist(y, x), d) @ coefficients[:n] + coefficients[n] + y @ coefficients[n + 1 :]
 
 
 def kernel(distance: Tensor, ndim: int) -> Tensor:
@@ -103,7 +104,7 @@ class NormalisedConvolution:
         blurred = Image(scattered.reshape(d + 1, *shape), lattice)
         fine = smoothed(blurred, self.sigma_mm).data
         wide = smoothed(blurred, float(lattice.extent.max()) / 4).data  # where no keypoint is near, what is known from afar
-        values = (fine[:d] + 1e-4 * wide[:d]) / (fine[d] + 1e-4 * wide[d]).clamp(min=1e-12)
+        values = (fine[:d] + 1e-4 * wide[:d]) / (fine[d] + 1e-4 * wide[d]).clamp(min=1e-30)
         return through(values.movedim(0, -1), lattice)
 
 

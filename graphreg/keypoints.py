@@ -127,9 +127,9 @@ def _quotient(determinant: Tensor, minors: Tensor) -> Tensor:
 
 
 def local_maxima(response: Float[Tensor, "*shape"], mask: Image, spacing_mm: float, threshold: float = 0.0) -> Tensor:
-    """Voxels ``[n, d]`` inside ``mask`` whose response is the largest within ``spacing_mm`` along every axis, and above ``threshold`` times the median one in the mask."""
+    """Voxels ``[n, d]`` inside ``mask`` whose response is the largest of all nearer than ``spacing_mm`` along every axis, and above ``threshold`` times the median one in the mask."""
     inside = mask.data[0] > 0.5
-    radii = [max(1, round(spacing_mm / 2 / h)) for h in mask.grid.spacing]
+    radii = [max(1, int(np.ceil(spacing_mm / h - 1e-6)) - 1) for h in mask.grid.spacing]
     masked = torch.where(inside, response, 0.0)
     pool = F.max_pool3d if mask.grid.ndim == 3 else F.max_pool2d
     largest = pool(masked[None, None], [2 * r + 1 for r in radii], stride=1, padding=radii)[0, 0]

@@ -1,6 +1,5 @@
 """The breathing chest: its truth is the map that its two images obey, and it is hard in the ways lungs are."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from inrreg.errors import InputError, OutputError
 from inrreg.image import Image, LabelImage
 from inrreg.phantoms import PhantomPair, lung_pair, save_pair
 from inrreg.phantoms.anatomy import Thorax
-from inrreg.phantoms.breathing import Breathing
+from inrreg.phantoms.breathing import REGION_MM, Breathing
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.skeleton import rib_lines
 from inrreg.sampling import linear, nearest
@@ -40,11 +39,12 @@ def other() -> PhantomPair:
     return lung_pair(**SMALL, motion_mm=12.0, seed=1)
 
 
-@pytest.fixture(scope="module")
-def breathing() -> Breathing:
-    """A motion like that of ``lung_pair``, in the frame of the body."""
+@pytest.fixture(scope="module", params=[0.0, 0.7], ids=["even", "uneven"])
+def breathing(request: pytest.FixtureRequest) -> Breathing:
+    """A motion like that of ``lung_pair``, in the frame of the body; even, and as uneven as it gets."""
     rng = np.random.default_rng(7)
-    return Breathing(Thorax.draw(rng), lift_mm=40.0, stir_mm=2.0, sink_mm=2.0, field=RandomField.draw(rng, length_mm=28, components=3, waves=16))
+    thorax, field = Thorax.draw(rng), RandomField.draw(rng, length_mm=28, components=3, waves=16)
+    return Breathing(thorax, lift_mm=40.0, stir_mm=2.0, sink_mm=2.0, field=field, uneven=request.param, regions=RandomField.draw(rng, REGION_MM, waves=48))
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,12 @@ def marks(pair: PhantomPair, kind: str) -> tuple[Tensor, Tensor]:
     """Fixed and moving landmarks whose label starts with ``kind``."""
     chosen = [label.startswith(kind) for label in pair.fixed_landmarks.labels]
     return pair.fixed_landmarks.coords[chosen], pair.moving_landmarks.coords[chosen]
+
+
+def beyond_affine(fixed: Tensor, moving: Tensor) -> float:
+    """Mean distance, mm, that the best affine map leaves."""
+    with_one = torch.cat([fixed, torch.ones_like(fixed[:, :1])], 1)
+    return float((with_one @ torch.linalg.lstsq(with_one, moving).solution - moving).norm(dim=1).mean())
 
 
 def voxels(image: Image) -> Tensor:
@@ -164,8 +170,7 @@ class TestMotion:
         assert float((breathing(ribs) - ribs).norm(dim=1).max()) <= breathing.sink_mm
 
     def test_at_rest_is_the_identity(self, breathing: Breathing, lung_points: Tensor) -> None:
-        rest = replace(breathing, lift_mm=0.0, stir_mm=0.0, sink_mm=0.0)
-        torch.testing.assert_close(rest(lung_points), lung_points, atol=1e-10, rtol=0)
+        torch.testing.assert_close(breathing.at_rest()(lung_points), lung_points, atol=1e-10, rtol=0)
 
 
 class TestImages:
@@ -217,6 +222,17 @@ class TestImages:
         assert torch.equal(noisy.fixed_landmarks.coords, clean.fixed_landmarks.coords)
 
 
+class TestUneven:
+    def test_leaves_more_than_an_affine_map_can_follow(self) -> None:
+        even, uneven = (marks(lung_pair(**SMALL, noise_hu=0.0, uneven=amount), "lung") for amount in (0.0, 0.7))
+        assert beyond_affine(*uneven) > 1.7 * beyond_affine(*even)
+        for fixed, moving in (even, uneven):
+            assert float((moving - fixed).norm(dim=1).mean()) == pytest.approx(20, abs=1e-6)
+
+    def test_even_is_the_default(self, clean: PhantomPair) -> None:
+        assert torch.equal(lung_pair(**SMALL, noise_hu=0.0, uneven=0.0).moving.data, clean.moving.data)
+
+
 class TestDraws:
     def test_one_seed_makes_one_pair(self, noisy: PhantomPair) -> None:
         again = lung_pair(**SMALL, noise_hu=20.0)
@@ -236,6 +252,8 @@ class TestDraws:
             lung_pair(shape=(40, 40))
         with pytest.raises(InputError, match="200 mm is not possible"):
             lung_pair(shape=(16, 16, 16), spacing=18.0, motion_mm=200.0)
+        with pytest.raises(InputError, match=r"as unevenly as 0\.9"):
+            lung_pair(shape=(16, 16, 16), spacing=18.0, uneven=0.9)
         with pytest.raises(InputError, match="100000 landmarks"):
             lung_pair(shape=(16, 16, 16), spacing=18.0, n_landmarks=100000)
 

@@ -38,7 +38,7 @@ class MeanField:
         ndim = costs.ndim - 1
         d = lattice([n // 2 for n in costs.shape[1:]], labels.steps(ndim)).to(costs)
         a, b = graph.edges.unbind(1)
-        weights = (self.pairwise.weight / graph.lengths)[:, None]
+        weights = (self.pairwise.weight / graph.lengths).to(costs)[:, None]
         total = costs.new_zeros(graph.n, 1).index_add(0, a, weights).index_add(0, b, weights)
         means = soft_argmin(probabilities(costs, self.heat * self.temperature), labels)
         field_costs = costs

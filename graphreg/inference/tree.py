@@ -83,7 +83,7 @@ class TreeMinSum:
         labelling[tree.levels[0]] = below[tree.levels[0]].flatten(1).argmin(1)
         for level in tree.levels[1:]:
             above = displacement_of(labelling[tree.parent[level]], labels, shape)
-            price = torch.stack([self.pairwise.cost(displacement, d.expand_as(displacement), length) for d, length in zip(above, tree.length[level], strict=True)])
+            price = torch.stack([self.pairwise.cost(displacement, d.expand_as(displacement), length.expand(len(displacement))) for d, length in zip(above, tree.length[level], strict=True)])
             labelling[level] = (below[level].flatten(1) + price).argmin(1)
         return labelling
 

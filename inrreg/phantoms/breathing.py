@@ -3,13 +3,14 @@
 In the cavity T = wall o slide o stir, outside it T = wall (each maps fixed -> moving, mm in the frame of the body):
 
 - ``stir`` moves the inside about by a smooth random field that dies out at the wall;
-- ``slide`` lifts every point along the straightened cavity, not at all at the apex and most at the diaphragm. A point on the
-  wall stays on the wall, so the cavity's surface is mapped onto itself while its two sides move past each other;
+- ``slide`` lifts every point along the straightened cavity, not at all at the apex and most at the diaphragm, and in between
+  earlier where a region empties than where air is trapped. A point on the wall stays on the wall, so the cavity's surface is mapped onto itself while its two sides move past each other;
 - ``wall`` lets the front of the chest sink a little, with everything in it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,10 @@ _REACH = 0.6
 """Depth below the apex, in lung heights, over which the lift sets in."""
 LARGEST_LIFT_MM = 90.0
 """From about 110 mm on, points near mid-lung would overtake those above them."""
+REGION_MM = 50.0
+"""Length over which the share of air that a region gives up changes: one lung is about two regions wide and four high."""
+_COLUMNS = (1.0, 1.0, 0.2)
+"""Regions are longer along the cavity than across it: neighbours there push each other."""
 _TOLERANCE_MM = 1e-5
 
 
@@ -31,7 +36,8 @@ class Breathing:
     """The map from the inhaled (fixed) to the exhaled (moving) state of ``thorax``.
 
     ``lift_mm`` is how far the diaphragm rises, ``stir_mm`` the standard deviation of each component of the random motion,
-    ``sink_mm`` how far the breast bone sinks.
+    ``sink_mm`` how far the breast bone sinks. ``uneven`` is how unevenly ``regions`` empty: the depth
+    over which a region's lift sets in varies by a factor of up to exp(uneven), either way.
     """
 
     thorax: Thorax
@@ -39,6 +45,12 @@ class Breathing:
     stir_mm: float
     sink_mm: float
     field: RandomField
+    uneven: float
+    regions: RandomField
+
+    def at_rest(self) -> Self:
+        """The same chest before it breathes out."""
+        return replace(self, lift_mm=0.0, stir_mm=0.0, sink_mm=0.0)
 
     def __call__(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """T: the motion of the inside in the cavity, that of the wall outside it."""
@@ -80,10 +92,14 @@ class Breathing:
         return self.stir_mm * self.field(straight) * torch.stack([off_wall, off_wall, off_apex], 1) * off_apex[:, None]
 
     def _slide(self, straight: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Upwards only: by the lift of the diaphragm below (more at the back, less under the heart), times a share that is 0 at the apex and 1 far below."""
+        """Upwards only: by the lift of the diaphragm below (more at the back, less under the heart), times a share that is 0 at the apex and 1 far below.
+
+        Where regions empty unevenly, each has a depth of its own over which the lift sets in, so that mid-lung is torn most; the diaphragm moves in one piece.
+        """
         x, y = straight[:, 0] / self.thorax.half_width[0], straight[:, 1] / self.thorax.half_width[1]
         lift = self.lift_mm * (1.05 - 0.25 * torch.tanh(y) + 0.06 * torch.tanh(2 * x) - 0.35 * torch.exp(-((x / 0.25) ** 2)))
-        share = 1 - torch.exp(-((self.thorax.depth(straight[:, 2]) / _REACH) ** 2))
+        reach = _REACH * torch.exp(self.uneven * torch.tanh(self.regions(straight * straight.new_tensor(_COLUMNS))[:, 0]))
+        share = 1 - torch.exp(-((self.thorax.depth(straight[:, 2]) / reach) ** 2))
         return torch.stack([torch.zeros_like(lift), torch.zeros_like(lift), lift * share], 1)
 
 

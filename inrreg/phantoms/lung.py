@@ -12,7 +12,7 @@ from torch import Tensor
 from inrreg.errors import InputError
 from inrreg.image import Image, LabelImage, Points
 from inrreg.phantoms.anatomy import BOX_MM, Thorax
-from inrreg.phantoms.breathing import LARGEST_LIFT_MM, Breathing
+from inrreg.phantoms.breathing import LARGEST_LIFT_MM, REGION_MM, Breathing
 from inrreg.phantoms.pair import PhantomPair, amplitude_for, dense_displacement, in_parts, oblique_grid, seen
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.scan import Chest, scan
@@ -28,6 +28,8 @@ _FIXED_TURN, _MOVING_TURN = (5.0, -3.0, 2.0), (-2.0, 3.0, 4.0)
 _FIXED_SHIFT, _MOVING_SHIFT = (0.7, 1.1, -0.4), (-2.3, 0.9, 1.6)
 _LARGEST_STIR_MM = 3.0
 """Random motion beyond this could fold."""
+_LARGEST_UNEVEN = 0.7
+"""Beyond this the tissue of the quickest regions would be crushed."""
 _MARK_DEPTH_MM = 6.0
 """How far inside the lungs a landmark lies at least."""
 
@@ -61,20 +63,24 @@ def lung_pair(
     noise_hu: float = 20.0,
     n_landmarks: int = 100,
     n_rib_landmarks: int = 8,
+    uneven: float = 0.0,
 ) -> PhantomPair:
     """A chest CT breathed in (fixed) and breathed out (moving), of ``shape`` voxels of ``spacing`` mm, in HU; the masks are 1 in both lungs.
 
     The chest is scaled to fill the box. The landmarks ``lung 1`` ... are forks of vessels and move by ``motion_mm`` on average (about twice that at the
     diaphragm); ``rib 1`` ... lie on ribs, which hardly move. The truth is that of the region a fixed point lies in: the lungs, the organs
     between them and the abdomen slide along the chest wall, so the map jumps there, along the wall only. Lung tissue gets denser as its volume shrinks,
-    vessels keep theirs. Each image is evaluated from the anatomy at its own voxel centres, on its own oblique grid, and has noise of its own.
+    vessels keep theirs. ``uneven`` is how unevenly the lungs empty (0 to 0.7): segments slip along each other, so that no affine map
+    and no coarse lattice comes near. Each image is evaluated from the anatomy at its own voxel centres, on its own oblique grid, and has noise of its own.
 
     Raises:
         InputError: a shape that is not 3-D, more landmarks than there are forks, or a motion too large for the chest, which then had to fold.
     """
     if len(shape) != 3:
         raise InputError(f"lung_pair makes 3-D images, got shape {tuple(shape)}; give three sizes, or use blob_pair for 2-D")
-    for_anatomy, for_trees, for_motion, for_noise, for_landmarks = np.random.default_rng(seed).spawn(5)
+    if not 0 <= uneven <= _LARGEST_UNEVEN:
+        raise InputError(f"regions cannot empty as unevenly as {uneven:g}; give 0 (all alike) to {_LARGEST_UNEVEN:g}")
+    for_anatomy, for_trees, for_motion, for_noise, for_landmarks, for_regions = np.random.default_rng(seed).spawn(6)
     thorax = Thorax.draw(for_anatomy)
     chest = Chest(thorax, PulmonaryTrees.draw(thorax, for_trees), ribs(thorax))
     fixed_grid = oblique_grid(shape, spacing, _CENTER + _FIXED_SHIFT, _FIXED_TURN)
@@ -84,7 +90,10 @@ def lung_pair(
     on_ribs = rib_lines(thorax)[:, 4:-4].reshape(-1, 3)
     in_view = inside(fixed_grid, frame.to_world(on_ribs)) * inside(moving_grid, frame.to_world(on_ribs)) > 0
     rib_marks = _spread_out(on_ribs[in_view], n_rib_landmarks, for_landmarks)
-    breathing = _calibrated(chest.thorax, frame, motion_mm, lung_marks, for_motion)
+    part = 0.1 * motion_mm / frame.scale
+    stirring, regions = RandomField.draw(for_motion, length_mm=28, components=3, waves=16), RandomField.draw(for_regions, REGION_MM, components=1, waves=48)
+    resting = Breathing(thorax, 0.0, min(part, _LARGEST_STIR_MM), part, stirring, uneven, regions)
+    breathing = _calibrated(resting, frame, motion_mm, lung_marks)
 
     def truth(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         return in_parts(lambda part: frame.to_world(breathing(frame.to_body(part))), points.double())
@@ -93,17 +102,15 @@ def lung_pair(
         hu, lungs = scan(chest, state, frame.grid(grid))
         return seen(hu + noise_hu * torch.from_numpy(for_noise.standard_normal(grid.shape, dtype=np.float32)), lungs, grid, name)
 
-    fixed, fixed_mask = view(fixed_grid, replace(breathing, lift_mm=0.0, stir_mm=0.0, sink_mm=0.0), "fixed")
+    fixed, fixed_mask = view(fixed_grid, breathing.at_rest(), "fixed")
     moving, moving_mask = view(moving_grid, breathing, "moving")
     marks = frame.to_world(torch.cat([lung_marks, rib_marks]))
     labels = (*(f"lung {i + 1}" for i in range(len(lung_marks))), *(f"rib {i + 1}" for i in range(len(rib_marks))))
     return PhantomPair(fixed, moving, fixed_mask, moving_mask, truth, dense_displacement(truth, fixed_grid), Points(marks, labels), Points(truth(marks), labels))
 
 
-def _calibrated(thorax: Thorax, frame: _BodyFrame, motion_mm: float, marks: Float[Tensor, "n 3"], rng: np.random.Generator) -> Breathing:
+def _calibrated(resting: Breathing, frame: _BodyFrame, motion_mm: float, marks: Float[Tensor, "n 3"]) -> Breathing:
     """The breathing that moves ``marks`` by ``motion_mm`` on average."""
-    part = 0.1 * motion_mm / frame.scale
-    resting = Breathing(thorax, 0.0, min(part, _LARGEST_STIR_MM), part, RandomField.draw(rng, length_mm=28, components=3, waves=16))
 
     def mean_motion(lift_mm: float) -> float:
         return frame.scale * float((replace(resting, lift_mm=lift_mm)(marks) - marks).norm(dim=1).mean())
