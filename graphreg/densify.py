@@ -19,7 +19,7 @@ from inrreg.sampling import smoothed
 from inrreg.separable import taps
 from inrreg.space import Grid
 from inrreg.transforms import BSpline
-from inrreg.transforms.bspline import spline_lattice
+from inrreg.transforms.bspline import interpolating_spline
 
 _AT_ONCE = 1 << 22
 """Distances held at a time."""
@@ -29,14 +29,6 @@ class Densifier(Protocol):
     """The map through (or near) displacements at scattered points."""
 
     def __call__(self, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"], lattice: Grid) -> BSpline: ...
-
-
-def through(values: Float[Tensor, "*lattice d"], lattice: Grid) -> BSpline:
-    """The cubic B-spline that takes ``values`` (mm) at the knots of ``lattice``."""
-    spline = BSpline(lattice).to(values.device)
-    with torch.no_grad():
-        spline.coefficients.copy_(spline_lattice(values.movedim(-1, 0)))
-    return spline.requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class ThinPlate:
         knots = lattice.points(device=points.device).reshape(-1, lattice.ndim)
         coefficients, center = self.coefficients(points, vectors, weights)
         values = torch.cat([self.evaluate(part, points, coefficients, center) for part in knots.split(max(1, _AT_ONCE // len(points)))])
-        return through(values.float().reshape(*lattice.shape, lattice.ndim), lattice)
+        return interpolating_spline(values.float().reshape(*lattice.shape, lattice.ndim), lattice)
 
     def coefficients(self, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"]) -> tuple[Float[Tensor, "m d"], Float[Tensor, " d"]]:
         """One row a point, then those of the affine part about the centre, which is given too."""
@@ -105,7 +97,7 @@ class NormalisedConvolution:
         fine = smoothed(blurred, self.sigma_mm).data
         wide = smoothed(blurred, float(lattice.extent.max()) / 4).data  # where no keypoint is near, what is known from afar
         values = (fine[:d] + 1e-4 * wide[:d]) / (fine[d] + 1e-4 * wide[d]).clamp(min=1e-30)
-        return through(values.movedim(0, -1), lattice)
+        return interpolating_spline(values.movedim(0, -1), lattice)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphreg.densify import Densifier, ThinPlate, robust, through
+from graphreg.densify import Densifier, ThinPlate, robust
 from graphreg.keypoints import Foerstner
 from graphreg.labels import Labels
 from graphreg.search import Matches, Search
@@ -23,6 +23,7 @@ from inrreg.pair import Correspondences, Pair
 from inrreg.space import Grid
 from inrreg.stage import Progress, Record, StageResult, Stopwatch, composed
 from inrreg.transforms import BSpline, Composite, Transform
+from inrreg.transforms.bspline import interpolating_spline
 from inrreg.transforms.composite import fused
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def shrinking_searches() -> tuple[Search, ...]:
     """32 mm in steps of 4, 12 in steps of 2, 4 in steps of 1."""
     return (
         Search(Labels(32.0, 4.0), Foerstner(2000, 6.0)),
-        Search(Labels(12.0, 2.0), Foerstner(2500, 5.0)),
+        Search(Labels(12.0, 2.0), Foerstner(2500, 4.0)),
         Search(Labels(4.0, 1.0), Foerstner(3000, 4.0)),
     )
 
@@ -94,7 +95,7 @@ class GraphRegistration:
 
 def merged(first: BSpline, then: BSpline) -> BSpline:
     """x -> then(first(x)) as one spline on the lattice of ``first``: exact at its knots, so that a chain of searches costs no more than one."""
-    return through(Composite([first, then]).displacement_on(first.lattice), first.lattice)
+    return interpolating_spline(Composite([first, then]).displacement_on(first.lattice), first.lattice)
 
 
 def _correspondences(matches: Matches, before: Transform | None) -> Correspondences:

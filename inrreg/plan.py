@@ -50,5 +50,5 @@ def estimated_mb(job: Job) -> float:
 
 
 def _scales(stage: Any) -> tuple[Scale, ...]:
-    """The levels of a stage, or of the stage that it guards."""
-    return getattr(getattr(stage, "stage", stage), "scales", ())
+    """The levels of a stage, or of the stage that it wraps."""
+    return stage.scales if hasattr(stage, "scales") else _scales(stage.stage) if hasattr(stage, "stage") else ()

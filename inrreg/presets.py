@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from graphreg.registration import GraphRegistration
 from inrreg.alignment import MaskAlignment
+from inrreg.bidirectional import Bidirectional
 from inrreg.errors import InputError
 from inrreg.features import Feature, RobustWindow, Window
 from inrreg.guarded import Guarded
@@ -15,6 +17,7 @@ from inrreg.image import Image
 from inrreg.masks import lung_mask
 from inrreg.optimisation import Adam
 from inrreg.penalties import Bending, Folding, TotalVariation
+from inrreg.refinement import Refinement
 from inrreg.registration import Registration, Scale
 from inrreg.similarity import LNCC, NMI
 from inrreg.sites import WholeGrid
@@ -39,22 +42,30 @@ class Preset:
 
 
 def lung() -> Preset:
-    """CT of one or both lungs: their masks aligned as shapes, then smooth motion inside the grown mask, down to vessels. Masks are found where none are given."""
+    """CT of one or both lungs: their masks aligned as shapes, large motion found by discrete search, then refined both ways down to vessels. Masks are found where none are given."""
     continuous = Registration(
-        FreeForm(24.0),
+        FreeForm(8.0),
         similarities=(LNCC(9.0),),
         penalties=(Bending(10.0), Folding(1.0)),
         optimiser=Adam(0.5),
-        scales=(Scale(8, 60), Scale(4, 60, 12.0), Scale(1.4, 60, 6.0)),
+        scales=(Scale(4, 40, 8.0), Scale(1.4, 40, 6.0)),
         penalty_sampler=WholeGrid(4.0),
         mask_margin_mm=4.0,
     )
-    return Preset("lung", "lung CT, breathing or follow-up", Window(-1000, 200), (Start(), MaskAlignment(), continuous), find_mask=lung_mask)
+    stages = (Start(), MaskAlignment(), GraphRegistration(), Bidirectional(Refinement(continuous)))
+    return Preset("lung", "lung CT, breathing or follow-up", Window(-1000, 200), stages, find_mask=lung_mask)
 
 
 def liver() -> Preset:
-    """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays; large motion that slides along its wall."""
-    return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), (Start(), MaskAlignment(), _sliding()))
+    """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays; large motion, found by discrete search, that slides along its wall."""
+    continuous = replace(_sliding(), scales=(Scale(4, 50, 8.0), Scale(2, 60, 8.0)))
+    stages = (Start(), MaskAlignment(), GraphRegistration(), Bidirectional(Refinement(continuous), lattice_mm=8.0))
+    return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), stages)
+
+
+def graph() -> Preset:
+    """Discrete search alone, quick and rough: a start for stages of one's own, and correspondences."""
+    return Preset("graph", "any pair, by keypoints alone", RobustWindow(), (Start(), MaskAlignment(), GraphRegistration()))
 
 
 def brain() -> Preset:
@@ -104,7 +115,7 @@ def _linear(kind: Literal["rigid", "affine"]) -> Registration:
     return Registration(LinearModel(kind), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), sampler=WholeGrid(6.0), mask_margin_mm=8.0, name=kind)
 
 
-PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain, neural)}
+PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain, neural, graph)}
 
 
 def preset(name: str) -> Preset:

@@ -23,13 +23,10 @@ from inrreg.presets import Preset
 from inrreg.presets import preset as named_preset
 from inrreg.result import MARK, Result
 from inrreg.settings import described, input_entry, versions
-from inrreg.stage import Progress, Stage, StageResult, Stopwatch
+from inrreg.stage import ENDING, Progress, Stage, StageResult, Stopwatch
 from inrreg.transforms import Transform
 
 log = logging.getLogger(__name__)
-
-ENDING = (Outcome.INTERRUPTED, Outcome.NON_FINITE)
-"""Outcomes after which no further stage is run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +163,8 @@ def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
         **numbers,
     }
     history = [record for stage in stages for record in stage.history]
-    return Result(transform.to("cpu"), pair.fixed.grid, outcome, strict(metrics), job.config, job.pair, job.landmarks, history, on_grid.to("cpu"))
+    matched = next((stage.correspondences for stage in reversed(stages) if stage.correspondences is not None), None)
+    return Result(transform.to("cpu"), pair.fixed.grid, outcome, strict(metrics), job.config, job.pair, job.landmarks, history, on_grid.to("cpu"), matched)
 
 
 def run_stages(stages: Sequence[Stage], pair: Pair, initial: Transform | None, *, seed: int = 0, progress: Progress | None = None) -> list[StageResult]:

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 
 from inrreg.errors import InputError, OutputError, RegistrationError, TransformError
 from inrreg.image import Image
-from inrreg.io import write_displacement, write_image
+from inrreg.io import write_correspondences, write_displacement, write_image
 from inrreg.measure import Landmarks, Rendered, landmark_errors, rendered
 from inrreg.optimisation import Outcome
-from inrreg.pair import Pair
+from inrreg.pair import Correspondences, Pair
 from inrreg.space import Grid
 from inrreg.stage import Record
 from inrreg.transforms import Transform, load_transform, save_transform
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 MARK = "inrreg"
 """The key of config.json by which a folder is known to be ours."""
-FILES = {"displacement.nii.gz", "warped.nii.gz", "transform", "metrics.json", "config.json", "report.html", "non_correspondence.nii.gz", "appearance_change.nii.gz"}
+FILES = {"displacement.nii.gz", "warped.nii.gz", "transform", "metrics.json", "config.json", "report.html", "correspondences.csv", "non_correspondence.nii.gz", "appearance_change.nii.gz"}
 """All that a result folder may hold; only a folder with nothing else in it is ever replaced."""
 ROOM_FOR_THE_REST = 20_000_000
 """Bytes for the transform, the report and the small files."""
@@ -38,6 +38,8 @@ ROOM_FOR_THE_REST = 20_000_000
 @dataclass(eq=False, repr=False)
 class Result:
     """The map fixed -> moving, the fixed grid, and every number; ``pair`` is there unless it was loaded from a folder.
+
+    ``correspondences`` are the keypoints of the last discrete stage, where there was one, and where it found them.
 
     ``transform(points)`` maps fixed world points, ``transform.jacobian(points)`` gives the Jacobian, ``transform.inverse()`` the map back; all RAS mm, on the CPU.
     """
@@ -51,6 +53,7 @@ class Result:
     landmarks: Landmarks | None = None
     history: list[Record] = field(default_factory=list)
     on_grid: Rendered | None = None
+    correspondences: Correspondences | None = None
 
     def warp(self, image: AnyImage, method: Literal["linear", "cubic"] = "linear") -> AnyImage:
         """An image of the moving space on the fixed grid; labels by the nearest voxel."""
@@ -75,6 +78,8 @@ class Result:
         save_transform(self.transform, folder / "transform")
         for name, content in (("metrics", self.metrics), ("config", self.config)):
             write_json(content, folder / f"{name}.json")
+        if self.correspondences is not None:
+            write_correspondences(self.correspondences, folder / "correspondences.csv")
         self._write_report(folder / "report.html", pair, on_grid)
 
     def _write_report(self, path: Path, pair: Pair, on_grid: Rendered) -> None:

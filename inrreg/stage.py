@@ -24,6 +24,9 @@ class Record:
 
 Progress = Callable[[Record], None]
 
+ENDING = (Outcome.INTERRUPTED, Outcome.NON_FINITE)
+"""Outcomes after which nothing further is run."""
+
 
 @dataclass(eq=False)
 class StageResult:

@@ -22,7 +22,7 @@ FLOORS = [
     {"errors", "space"},
     {"image", "masks", "matrix", "separable", "sampling", "fields"},
     {"warp", "sites", "step", "transforms", "similarity", "penalties", "optimisation", "features"},
-    {"registration", "refinement", "start", "alignment", "pyramid", "pair", "stage", "guarded", "metamorphosis", "graphreg"},
+    {"registration", "refinement", "bidirectional", "start", "alignment", "pyramid", "pair", "stage", "guarded", "metamorphosis", "graphreg"},
     {"presets", "io", "report", "evaluation", "phantoms", "checks", "measure", "settings", "result", "judge"},
     {"recipes", "plan", "demo", "doctor", "console", "cli"},
 ]

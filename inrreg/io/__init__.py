@@ -21,6 +21,7 @@ from inrreg.io.values import Volume
 from inrreg.space import Grid
 
 if TYPE_CHECKING:
+    from inrreg.pair import Correspondences
     from inrreg.transforms.displacement import DenseDisplacement
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "read_mask",
     "read_point_pairs",
     "read_points",
+    "write_correspondences",
     "write_displacement",
     "write_image",
     "write_point_pairs",
@@ -148,6 +150,16 @@ def write_point_pairs(fixed: Points, moving: Points, path: str | Path) -> None:
         OutputError: the file cannot be written.
     """
     _module(path, PAIRS).write_pairs(fixed, moving, Path(path))
+
+
+def write_correspondences(found: "Correspondences", path: str | Path) -> None:
+    """Write matched points with the confidence of each, CSV in RAS mm; ``read_point_pairs`` reads the pairs.
+
+    Raises:
+        InputError: an unknown suffix.
+        OutputError: the file cannot be written.
+    """
+    _module(path, PAIRS).write_correspondences(found, Path(path))
 
 
 def read_displacement(path: str | Path) -> "DenseDisplacement":

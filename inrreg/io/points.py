@@ -3,12 +3,13 @@
 import csv
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inrreg.checks import check_pairs
 from inrreg.errors import InputError, OutputError
 from inrreg.image import Points
+from inrreg.pair import Correspondences
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,15 @@ def write_pairs(fixed: Points, moving: Points, path: Path) -> None:
     """
     check_pairs(fixed, moving)
     _write([fixed, moving], ["fixed_", "moving_"], path)
+
+
+def write_correspondences(found: Correspondences, path: Path) -> None:
+    """Write ``label,fixed_x,...,moving_z,confidence``, RAS mm: a table of pairs that says how far to trust each.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    _write([found.fixed, found.moving], ["fixed_", "moving_"], path, {"confidence": found.confidence.tolist()})
 
 
 def pair_points(fixed: Points, moving: Points) -> tuple[Points, Points]:
@@ -117,9 +127,11 @@ def _number(path: Path, line: int, column: str, cell: str | None) -> float:
     return number
 
 
-def _write(lists: Sequence[Points], prefixes: Sequence[str], path: Path) -> None:
-    header = ["label", *[prefix + axis for prefix, points in zip(prefixes, lists, strict=True) for axis in "xyz"[: points.coords.shape[1]]]]
-    rows = zip(lists[0].labels, *[points.coords.tolist() for points in lists], strict=True)
+def _write(lists: Sequence[Points], prefixes: Sequence[str], path: Path, more: Mapping[str, Sequence[float]] | None = None) -> None:
+    """Labels, coordinates, and the columns of ``more``."""
+    extra = more or {}
+    header = ["label", *[prefix + axis for prefix, points in zip(prefixes, lists, strict=True) for axis in "xyz"[: points.coords.shape[1]]], *extra]
+    rows = zip(lists[0].labels, *[points.coords.tolist() for points in lists], *[[[value] for value in column] for column in extra.values()], strict=True)
     try:
         with path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")

@@ -72,6 +72,14 @@ def spline_lattice(values: Float[Tensor, "c *lattice"]) -> Float[Tensor, "c *lat
     return apply_along_axes(values, [spline_coefficients(n) for n in values.shape[1:]])
 
 
+def interpolating_spline(values: Float[Tensor, "*lattice d"], lattice: Grid) -> BSpline:
+    """The free-form deformation whose displacement at the knots of ``lattice`` is ``values``, mm; not to be fitted."""
+    spline = BSpline(lattice).to(values.device)
+    with torch.no_grad():
+        spline.coefficients.copy_(spline_lattice(values.movedim(-1, 0)))
+    return spline.requires_grad_(False)
+
+
 def render(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d"]:
     """The spline combination at every voxel of an aligned ``grid``."""
     return apply_along_axes(coefficients, resampling(grid, lattice, order=3)).movedim(0, -1)
