@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from graphreg.registration import GraphRegistration
+from graphreg.registration import GraphRegistration, shrinking_searches
 from inrreg.alignment import MaskAlignment
 from inrreg.bidirectional import Bidirectional
 from inrreg.errors import InputError
@@ -46,20 +46,20 @@ def lung() -> Preset:
     continuous = Registration(
         FreeForm(8.0),
         similarities=(LNCC(9.0),),
-        penalties=(Bending(10.0), Folding(1.0)),
+        penalties=(Bending(6.0), Folding(1.0)),
         optimiser=Adam(0.5),
-        scales=(Scale(4, 40, 8.0), Scale(1.4, 40, 6.0)),
+        scales=(Scale(8, 30, 8.0), Scale(4, 40, 8.0), Scale(1.4, 40, 5.0)),
         penalty_sampler=WholeGrid(4.0),
         mask_margin_mm=4.0,
     )
-    stages = (Start(), MaskAlignment(), GraphRegistration(), Bidirectional(Refinement(continuous)))
+    stages = (Start(), MaskAlignment(), GraphRegistration(), Bidirectional(Refinement(continuous), lattice_mm=5.0))
     return Preset("lung", "lung CT, breathing or follow-up", Window(-1000, 200), stages, find_mask=lung_mask)
 
 
 def liver() -> Preset:
     """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays; large motion, found by discrete search, that slides along its wall."""
     continuous = replace(_sliding(), scales=(Scale(4, 50, 8.0), Scale(2, 60, 8.0)))
-    stages = (Start(), MaskAlignment(), GraphRegistration(), Bidirectional(Refinement(continuous), lattice_mm=8.0))
+    stages = (Start(), MaskAlignment(), GraphRegistration(shrinking_searches()[:2]), Bidirectional(Refinement(continuous)))
     return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), stages)
 
 

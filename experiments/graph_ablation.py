@@ -1,0 +1,98 @@
+"""What each part of the discrete search is worth: the error and time with the part, and with another in its place.
+
+    python -m experiments.graph_ablation [--seeds dev|test] [--quick] [--resume] [--threads 2] -o DIR
+
+On the pairs of ``experiments.lung_phantoms``, after start and aligned masks. The error is that of the landmarks in the lungs after the graph stage alone; ``no graph`` is what the
+start leaves. ``--quick`` takes four seeds.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.lung_phantoms import SEEDS, phantom
+from experiments.tables import Table, write_summary
+from graphreg import GraphRegistration, Independent, LeastSquaresSpline, LoopyMinSum, MeanField, NearestNeighbours, NormalisedConvolution, Quadratic, RandomKeypoints, RegularKeypoints, Search
+from graphreg import shrinking_searches as searches
+from inrreg.alignment import MaskAlignment
+from inrreg.evaluation import landmark_error
+from inrreg.features import Window
+from inrreg.io import read_image, read_mask, read_point_pairs
+from inrreg.pair import Pair
+from inrreg.start import Start
+from inrreg.transforms import Transform
+
+NEIGHBOURS = NearestNeighbours(6)
+
+
+def _each(change: Callable[[Search], Search]) -> GraphRegistration:
+    return GraphRegistration(tuple(change(search) for search in searches()))
+
+
+def arms() -> dict[str, GraphRegistration | None]:
+    """The stage as it stands, and with one part changed."""
+    whole = GraphRegistration()
+    return {
+        "no graph": None,
+        "as it stands": whole,
+        "one search": GraphRegistration(searches()[:1]),
+        "two searches": GraphRegistration(searches()[:2]),
+        "one way": _each(lambda search: replace(search, symmetric=False)),
+        "no regularisation": _each(lambda search: replace(search, inference=Independent())),
+        "nearest neighbours, loopy min-sum": _each(lambda search: replace(search, graph=NEIGHBOURS, inference=LoopyMinSum(Quadratic(0.0003), iterations=5))),
+        "nearest neighbours, mean field": _each(lambda search: replace(search, graph=NEIGHBOURS, inference=MeanField(Quadratic(0.0003), temperature=0.003))),
+        "random keypoints": _each(lambda search: replace(search, detector=RandomKeypoints(1600))),
+        "regular keypoints": _each(lambda search: replace(search, detector=RegularKeypoints(10.0))),
+        "normalised convolution": replace(whole, densifier=NormalisedConvolution()),
+        "least-squares spline": replace(whole, densifier=LeastSquaresSpline()),
+    }
+
+
+def prepared(folder: Path) -> tuple[Pair, Transform]:
+    """A saved pair and its start from aligned masks."""
+    images = [read_image(folder / f"{name}.nii.gz") for name in ("fixed", "moving")]
+    masks = [read_mask(folder / f"{name}_mask.nii.gz") for name in ("fixed", "moving")]
+    pair = Pair(*images, *masks).prepared(Window(-1000, 200))
+    return pair, MaskAlignment().run(pair, Start().run(pair).transform).transform
+
+
+def row(pair: Pair, initial: Transform, stage: GraphRegistration | None, landmarks: Path) -> dict[str, Any]:
+    """Error and time of one arm."""
+    started = time.perf_counter()
+    transform = initial if stage is None else stage.run(pair, initial).transform
+    seconds = time.perf_counter() - started
+    error = landmark_error(transform, *read_point_pairs(landmarks)).groups["lung"]
+    return {"mean_mm": error.continuous.mean_mm, "median_mm": error.continuous.median_mm, "seconds": seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--seeds", choices=sorted(SEEDS), default="dev")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    table = Table(arguments.output, ("seed", "arm"), arguments.resume)
+    for seed in SEEDS[arguments.seeds][: 4 if arguments.quick else None]:
+        folder = phantom(seed, arguments.output / "pairs")
+        pair, initial = prepared(folder)
+        for name, stage in arms().items():
+            if not table.has(seed=seed, arm=name):
+                entry = {"seed": seed, "arm": name, "threads": arguments.threads, **row(pair, initial, stage, folder / "landmarks.csv")}
+                table.add(entry)
+                print({key: round(value, 3) if isinstance(value, float) else value for key, value in entry.items()}, flush=True)
+    reached = {name: table.mean("mean_mm", arm=name) for name in arms()}
+    whole = reached["as it stands"]
+    entries = [{"measure": f"{name}, mean mm", "value": value, "target": "more than as it stands", "met": None if value is None or whole is None else value > whole} for name, value in reached.items()]
+    write_summary(arguments.output, [entry for entry in entries if not entry["measure"].startswith("as it stands")])
+
+
+if __name__ == "__main__":
+    main()
