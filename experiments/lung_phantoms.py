@@ -2,7 +2,7 @@
 
     python -m experiments.lung_phantoms [--seeds test|dev] [--quick] [--resume] [--threads 2] -o DIR
 
-Both lungs of another patient a seed, 160 x 128 x 160 voxels of 2 mm, masks given; landmarks move by 28 mm on average, 66 mm at most, and each lung segment empties in its own way.
+Both lungs of another patient a seed, 160 x 128 x 160 voxels of 2 mm, masks given; landmarks move by 28 mm on average, at most by 48 to 73 mm, and each lung segment empties in its own way.
 An arm is a preset, or a part of the lung preset: ``headers, continuous`` has the continuous stage start where the headers put the images, ``masks, continuous`` where the masks
 do, both with the pyramid that the preset had before it searched. ``--quick`` takes four seeds. ``hashes.json`` beside this file tells whether a pair is the one that was meant.
 """
@@ -32,8 +32,8 @@ from inrreg.sites import WholeGrid
 from inrreg.start import Start
 from inrreg.transforms import FreeForm
 
-SEEDS = {"test": tuple(range(1000, 1010)), "dev": (201, 202, 203, 204)}
-"""Settings are chosen on ``dev`` and on the real cases; ``test`` only says what they reach."""
+SEEDS = {"test": (*range(1000, 1008), 1009, 1010), "dev": (201, 202, 203, 204)}
+"""Settings are chosen on ``dev`` and on the real cases; ``test`` only says what they reach. The lungs of seed 1008 are too flat to move by 28 mm."""
 HASHES = Path(__file__).with_name("hashes.json")
 
 
