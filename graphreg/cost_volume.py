@@ -72,6 +72,10 @@ def chunk_size(n: int, shape: Sequence[int], around: int, sites: int, channels: 
     one = BYTES * 3 * (channels + len(shape) + sites) * around  # values, coordinates and products, three copies of each at the most
     left = memory_mb * 1e6 - volume
     if left < one:
+        if n == 0 or one + BYTES * prod(shape) > memory_mb * 1e6:
+            raise InputError(
+                f"a cost volume of {prod(shape)} labels takes {(one + BYTES * prod(shape)) / 1e6:.3g} MB for a single keypoint, but memory_mb is {memory_mb:g}; allow that much, or take fewer labels"
+            )
         fits = max(0, int((memory_mb * 1e6 - one) / (BYTES * prod(shape))))
         raise InputError(
             f"a cost volume of {n} keypoints x {prod(shape)} labels takes {(volume + one) / 1e6:.0f} MB, but memory_mb is {memory_mb:g}; {fits} keypoints would fit with these labels, "

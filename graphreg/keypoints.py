@@ -20,6 +20,9 @@ from inrreg.sampling import smoothed
 
 log = logging.getLogger(__name__)
 
+_ROUNDING = 1e-10
+"""Of the largest intensity squared, per mm^2: a response below is rounding, as resampling a constant image leaves."""
+
 
 class Detector(Protocol):
     """Chooses keypoints of an image inside a mask (1 = use); random ones come from ``generator``, which lives on the CPU."""
@@ -47,6 +50,7 @@ class Foerstner:
     def __call__(self, image: Image, mask: Image, generator: torch.Generator) -> Float[Tensor, "n d"]:
         eroded = eroded_mask(mask, self.erosion_mm)
         response = foerstner_response(image, self.sigma_mm)
+        response = torch.where(response > _ROUNDING * image.data.square().max(), response, 0.0)
         peaks = local_maxima(response, eroded, self.spacing_mm, self.threshold)
         if len(peaks) == 0:
             raise InputError(f"{image.name} has no keypoint inside {mask.name}: it shows no structure there that differs from its surroundings; check both, or use RegularKeypoints")

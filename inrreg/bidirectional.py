@@ -9,6 +9,7 @@ from torch import Tensor
 
 from inrreg.errors import InputError
 from inrreg.masks import as_weight
+from inrreg.optimisation import Outcome
 from inrreg.pair import Pair
 from inrreg.refinement import Refinement
 from inrreg.sampling import linear
@@ -44,6 +45,12 @@ class Bidirectional:
         if there.outcome in ENDING:
             return there
         assert initial is not None  # or the stage had refused it
+        try:
+            return self._with_the_way_back(there, pair, initial, seed, progress, watch)
+        except KeyboardInterrupt:
+            return replace(there, outcome=Outcome.INTERRUPTED, seconds=watch.seconds)
+
+    def _with_the_way_back(self, there: StageResult, pair: Pair, initial: Transform, seed: int, progress: Progress | None, watch: Stopwatch) -> StageResult:
         back = self.stage.run(pair.swapped(), inverse_start(initial.to(pair.fixed.device), pair.moving.grid, self.lattice_mm), seed=seed, progress=progress)
         history = [*there.history, *back.history]
         if back.outcome in ENDING:

@@ -31,6 +31,8 @@ class Refinement:
         """
         chain = initial.chain if isinstance(initial, Composite) else [initial]
         if not isinstance(chain[0], BSpline):
-            raise InputError(f"a refinement goes on from a free-form deformation, but was given {type(chain[0]).__name__}; run a graph stage before it, or its stage alone")
+            raise InputError(
+                f"a refinement goes on from a free-form deformation, but was given {type(chain[0]).__name__ if initial is not None else 'nothing'}; run a graph stage before it, or its stage alone"
+            )
         rest = [part for part in chain[1:] if part is not None]
         return replace(self.stage, transform=copy.deepcopy(chain[0])).run(pair, Composite(rest) if rest else None, seed=seed, progress=progress)

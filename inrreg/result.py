@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from inrreg.errors import InputError, OutputError, RegistrationError, TransformError
 from inrreg.image import Image
-from inrreg.io import write_correspondences, write_displacement, write_image
+from inrreg.io import read_correspondences, write_correspondences, write_displacement, write_image
 from inrreg.measure import Landmarks, Rendered, landmark_errors, rendered
 from inrreg.optimisation import Outcome
 from inrreg.pair import Correspondences, Pair
@@ -125,7 +125,9 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
     try:
         config, metrics = (json.loads((path / f"{name}.json").read_text(encoding="utf-8")) for name in ("config", "metrics"))
         transform = load_transform(path / "transform", device)
-        return Result(transform, Grid.from_json(config["inputs"]["fixed"]["grid"]), Outcome[metrics["outcome"]["name"].upper()], metrics, config)
+        grid, outcome = Grid.from_json(config["inputs"]["fixed"]["grid"]), Outcome[metrics["outcome"]["name"].upper()]
+        matched = path / "correspondences.csv"
+        return Result(transform, grid, outcome, metrics, config, correspondences=read_correspondences(matched) if matched.exists() else None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, TransformError) as error:
         raise InputError(f"{path} is a damaged result ({type(error).__name__}: {error}); copy it again or repeat the registration") from error
 

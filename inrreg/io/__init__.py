@@ -29,6 +29,7 @@ __all__ = [
     "as_labels",
     "as_mask",
     "pair_points",
+    "read_correspondences",
     "read_displacement",
     "read_image",
     "read_labels",
@@ -150,6 +151,16 @@ def write_point_pairs(fixed: Points, moving: Points, path: str | Path) -> None:
         OutputError: the file cannot be written.
     """
     _module(path, PAIRS).write_pairs(fixed, moving, Path(path))
+
+
+def read_correspondences(path: str | Path) -> "Correspondences":
+    """Matched points with the confidence of each, as ``write_correspondences`` wrote them.
+
+    Raises:
+        InputError: no such file, an unknown suffix, missing columns, cells that are no numbers.
+    """
+    found: Correspondences = _module(path, PAIRS).read_correspondences(_existing(path))
+    return found
 
 
 def write_correspondences(found: "Correspondences", path: str | Path) -> None:

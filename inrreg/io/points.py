@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from inrreg.checks import check_pairs
 from inrreg.errors import InputError, OutputError
 from inrreg.image import Points
@@ -63,6 +65,20 @@ def write_correspondences(found: Correspondences, path: Path) -> None:
         OutputError: the file cannot be written.
     """
     _write([found.fixed, found.moving], ["fixed_", "moving_"], path, {"confidence": found.confidence.tolist()})
+
+
+def read_correspondences(path: Path) -> Correspondences:
+    """The table that ``write_correspondences`` wrote.
+
+    Raises:
+        InputError: as for ``read_pairs``, or no column ``confidence``.
+    """
+    fixed, moving = read_pairs(path)
+    columns, rows = _table(path)
+    if "confidence" not in columns:
+        raise InputError(f"{path} lacks the column confidence (its first line is {','.join(columns)!r}); read it as a table of pairs")
+    confidence = torch.tensor([_number(path, line, "confidence", row["confidence"]) for line, row in rows])
+    return Correspondences(fixed, moving, confidence)
 
 
 def pair_points(fixed: Points, moving: Points) -> tuple[Points, Points]:
