@@ -34,8 +34,8 @@ def test_lung_preset_on_a_follow_up_scan(data_dir: Path, tmp_path: Path) -> None
     metrics = measured(case, "lung", tmp_path / "result", "--fixed-mask", case / "fixed_mask.nii.gz", "--moving-mask", case / "moving_mask.nii.gz")
     error = metrics["landmarks"]["all"]
     assert round(error["initial_mean_mm"], 1) == 35.3
-    assert error["trimmed98_mm"] <= 1.20
-    assert error["median_mm"] <= 1.00
+    assert error["trimmed98_mm"] <= 1.12  # 1.05 when the preset was made
+    assert error["median_mm"] <= 1.00  # 0.94
     assert metrics["jacobian"]["folded_percent"] == 0
 
 

@@ -85,7 +85,7 @@ def wavy(lattice: Grid, amplitude: float, seed: int = 0) -> BSpline:
 @pytest.mark.parametrize("start", [None, Translation.by([1.0, 2.0, 3.0]), Composite([Translation.by([1.0, 2.0, 3.0]), BSpline(oblique_grid(3))])], ids=["nothing", "a translation", "a spline behind"])
 def test_only_a_spline_is_refined(pair: Pair, start: Transform | None) -> None:
     for stage in (Refinement(FIT), Bidirectional(Refinement(FIT))):
-        with pytest.raises(InputError, match=r"a refinement goes on from a free-form deformation, but was given (NoneType|Translation); run a graph stage before it, or its stage alone"):
+        with pytest.raises(InputError, match=r"a refinement goes on from a free-form deformation, but was given (nothing|Translation); run a graph stage before it, or its stage alone"):
             stage.run(pair, start)
 
 
