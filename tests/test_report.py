@@ -334,6 +334,11 @@ class TestValues:
         (row,) = next(table.rows for table in metric_tables(metrics) if table.heading == "Stages")
         assert row == ("graph", 12.5, "s", "converged, 120 iterations, last cost 0.250, landmark error 2.35 mm")
 
+    def test_a_stage_tells_its_searches_side_by_side_and_its_groups(self) -> None:
+        stage = {"name": "graph", "searches": [{"keypoints": 900.0, "reach_mm": 6.5}, {"keypoints": 800.0, "reach_mm": 2.0}], "disagreement_mm": {"mean": 1.5, "max": 9.0}}
+        (row,) = next(table.rows for table in metric_tables({"stages": [stage]}) if table.heading == "Stages")
+        assert row.note == "keypoints 900, 800, reach 6.50, 2 mm, mean disagreement 1.50 mm, max disagreement 9 mm"
+
     def test_unknown_keys_and_missing_sections_are_told(self) -> None:
         rows = {(table.heading, row.name): (row.value, row.unit) for table in metric_tables({"ventilation": {"sd_ml_percent": 3.5}, "levels_mm": [8, 4.0], "time_s": 3.0}) for row in table.rows}
         assert rows["Ventilation", "Sd ml"] == (3.5, "%")

@@ -149,7 +149,7 @@ def _leaf(value: Any) -> Value:
 
 def _stage(stage: Mapping[str, Any]) -> Row:
     """Name and seconds of a stage; how it ended and all else that is told of it as the note."""
-    told = {name: value for name, value in stage.items() if name not in ("name", "seconds", "outcome", "message", "iterations", "landmarks") and not isinstance(value, Mapping)}
+    told = dict(_flat({name: value for name, value in stage.items() if name not in ("name", "seconds", "outcome", "message", "iterations", "landmarks")}))
     landmarks = stage.get("landmarks") or {}
     error = (landmarks.get("all") or landmarks).get("mean_mm")
     parts = [
@@ -159,6 +159,17 @@ def _stage(stage: Mapping[str, Any]) -> Row:
         "" if error is None else f"landmark error {format_value(error)} mm",
     ]
     return Row(str(stage.get("name", "stage")), stage.get("seconds"), "s", ", ".join(part for part in parts if part))
+
+
+def _flat(told: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Leaves by name: a group's as ``leaf_group``, those of a list of groups each as a list."""
+    for name, value in told.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{leaf}_{name}", item) for leaf, item in value.items())
+        elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
+            yield from ((leaf, [item.get(leaf) for item in value]) for leaf in value[0])
+        else:
+            yield name, value
 
 
 def _total_seconds(metrics: Mapping[str, Any]) -> float | None:
