@@ -16,6 +16,12 @@ LIVER = tuple(f"liver_4dmri_breathing/{name}" for name in ("subject18_1_10", "su
 BRAIN = ("brain_oasis_pair",)
 
 
+def saved_pair(folder: Path) -> Pair:
+    """Images, and masks where there are any, of a folder with the names that ``save_pair`` gives."""
+    masks = [read_mask(path) if path.exists() else None for path in (folder / "fixed_mask.nii.gz", folder / "moving_mask.nii.gz")]
+    return Pair(read_image(folder / "fixed.nii.gz"), read_image(folder / "moving.nii.gz"), *masks)
+
+
 @dataclass(frozen=True)
 class Case:
     """One folder of the shared cases."""
@@ -31,8 +37,7 @@ class Case:
 
     def pair(self) -> Pair:
         """Images, and masks where the case has them."""
-        masks = [read_mask(path) if path.exists() else None for path in (self.folder / "fixed_mask.nii.gz", self.folder / "moving_mask.nii.gz")]
-        return Pair(read_image(self.folder / "fixed.nii.gz"), read_image(self.folder / "moving.nii.gz"), *masks)
+        return saved_pair(self.folder)
 
     def score(self, transform: Transform) -> dict[str, float]:
         """Landmark error by group, Dice, and the Jacobian of the dense field in the region that counts."""

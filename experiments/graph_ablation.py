@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from experiments.cases import saved_pair
 from experiments.lung_phantoms import SEEDS, phantom
 from experiments.tables import Table, write_summary
 from graphreg import GraphRegistration, Independent, LeastSquaresSpline, LoopyMinSum, MeanField, NearestNeighbours, NormalisedConvolution, Quadratic, RandomKeypoints, RegularKeypoints, Search
@@ -22,7 +23,7 @@ from graphreg import shrinking_searches as searches
 from inrreg.alignment import MaskAlignment
 from inrreg.evaluation import landmark_error
 from inrreg.features import Window
-from inrreg.io import read_image, read_mask, read_point_pairs
+from inrreg.io import read_point_pairs
 from inrreg.pair import Pair
 from inrreg.start import Start
 from inrreg.transforms import Transform
@@ -55,9 +56,7 @@ def arms() -> dict[str, GraphRegistration | None]:
 
 def prepared(folder: Path) -> tuple[Pair, Transform]:
     """A saved pair and its start from aligned masks."""
-    images = [read_image(folder / f"{name}.nii.gz") for name in ("fixed", "moving")]
-    masks = [read_mask(folder / f"{name}_mask.nii.gz") for name in ("fixed", "moving")]
-    pair = Pair(*images, *masks).prepared(Window(-1000, 200))
+    pair = saved_pair(folder).prepared(Window(-1000, 200))
     return pair, MaskAlignment().run(pair, Start().run(pair).transform).transform
 
 

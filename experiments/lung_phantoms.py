@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
+from experiments.cases import saved_pair
 from experiments.tables import Table, write_summary
 from inrreg import Result, register
 from inrreg.alignment import MaskAlignment
-from inrreg.io import read_image, read_mask, read_point_pairs
+from inrreg.io import read_image, read_point_pairs
 from inrreg.optimisation import Adam
 from inrreg.penalties import Bending, Folding
 from inrreg.phantoms import lung_pair, save_pair
@@ -76,9 +77,8 @@ def arms() -> dict[str, Preset]:
 
 def run(pair: Path, chosen: Preset, threads: int) -> Result:
     """Register a saved pair."""
-    images = [read_image(pair / f"{name}.nii.gz") for name in ("fixed", "moving")]
-    masks = {f"{name}_mask": read_mask(pair / f"{name}_mask.nii.gz") for name in ("fixed", "moving")}
-    return register(*images, preset=chosen, landmarks=pair / "landmarks.csv", threads=threads, **masks)
+    case = saved_pair(pair)
+    return register(case.fixed, case.moving, preset=chosen, fixed_mask=case.fixed_mask, moving_mask=case.moving_mask, landmarks=pair / "landmarks.csv", threads=threads)
 
 
 def rows(seed: int, pair: Path, name: str, chosen: Preset, threads: int) -> Iterator[dict[str, Any]]:

@@ -11,11 +11,11 @@ from inrreg.errors import InputError
 from inrreg.masks import as_weight
 from inrreg.optimisation import Outcome
 from inrreg.pair import Pair
-from inrreg.refinement import Refinement
+from inrreg.refinement import Refinement, parted
 from inrreg.sampling import linear
 from inrreg.space import Grid
 from inrreg.stage import ENDING, Progress, StageResult, Stopwatch, composed
-from inrreg.transforms import BSpline, Composite, NumericInverse, Transform
+from inrreg.transforms import BSpline, NumericInverse, Transform
 from inrreg.transforms.bspline import interpolating_spline
 
 
@@ -67,10 +67,9 @@ def inverse_start(transform: Transform, grid: Grid, lattice_mm: float) -> Transf
     Raises:
         InputError: ``transform`` does not begin with a ``BSpline``.
     """
-    chain = transform.chain if isinstance(transform, Composite) else [transform]
-    if not isinstance(chain[0], BSpline):
-        raise InputError(f"only a map that begins with a free-form deformation is inverted as one, got {type(chain[0]).__name__}")
-    rest = Composite(chain[1:]) if len(chain) > 1 else None
+    first, rest = parted(transform)
+    if not isinstance(first, BSpline):
+        raise InputError(f"only a map that begins with a free-form deformation is inverted as one, got {type(first).__name__}")
     lattice = grid.covering(lattice_mm, margin=1)
     knots = lattice.points(device=transform.device)
     came_from, _ = NumericInverse(transform).solve(knots)

@@ -29,10 +29,14 @@ class Refinement:
         Raises:
             InputError: ``initial`` does not begin with a ``BSpline``, as what ``graphreg`` finds does.
         """
-        chain = initial.chain if isinstance(initial, Composite) else [initial]
-        if not isinstance(chain[0], BSpline):
-            raise InputError(
-                f"a refinement goes on from a free-form deformation, but was given {type(chain[0]).__name__ if initial is not None else 'nothing'}; run a graph stage before it, or its stage alone"
-            )
-        rest = [part for part in chain[1:] if part is not None]
-        return replace(self.stage, transform=copy.deepcopy(chain[0])).run(pair, Composite(rest) if rest else None, seed=seed, progress=progress)
+        first, rest = (None, None) if initial is None else parted(initial)
+        if not isinstance(first, BSpline):
+            given = "nothing" if first is None else type(first).__name__
+            raise InputError(f"a refinement goes on from a free-form deformation, but was given {given}; run a graph stage before it, or its stage alone")
+        return replace(self.stage, transform=copy.deepcopy(first)).run(pair, rest, seed=seed, progress=progress)
+
+
+def parted(transform: Transform) -> tuple[Transform, Transform | None]:
+    """What ``transform`` begins with, and what follows it."""
+    first, *rest = transform.chain if isinstance(transform, Composite) else [transform]
+    return first, Composite(rest) if rest else None

@@ -73,8 +73,8 @@ def read_correspondences(path: Path) -> Correspondences:
     Raises:
         InputError: as for ``read_pairs``, or no column ``confidence``.
     """
-    fixed, moving = read_pairs(path)
     columns, rows = _table(path)
+    fixed, moving = _points(path, columns, rows, ["fixed_", "moving_"])
     if "confidence" not in columns:
         raise InputError(f"{path} lacks the column confidence (its first line is {','.join(columns)!r}); read it as a table of pairs")
     confidence = torch.tensor([_number(path, line, "confidence", row["confidence"]) for line, row in rows])
@@ -98,7 +98,11 @@ def pair_points(fixed: Points, moving: Points) -> tuple[Points, Points]:
 
 
 def _read(path: Path, prefixes: Sequence[str]) -> list[Points]:
-    columns, rows = _table(path)
+    return _points(path, *_table(path), prefixes)
+
+
+def _points(path: Path, columns: Sequence[str], rows: Sequence[Row], prefixes: Sequence[str]) -> list[Points]:
+    """The points in the columns of each prefix."""
     groups = _column_groups(path, columns, prefixes)
     if not rows:
         raise InputError(f"{path} holds no points, only a header; add a line for each point")
