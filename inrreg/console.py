@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ err = Console(stderr=True)
 
 LANDMARK_COLUMNS = {"n": "n", "initial": "initial_mean_mm", "mean": "mean_mm", "median": "median_mm", "trimmed98": "trimmed98_mm", "snapped mean": "snapped_mean_mm"}
 """Heading and key of the landmark table."""
+
+COHORT_COLUMNS = {"s": "total_s", "LNCC": "lncc_before", "after": "lncc_after", "landmarks, mm": "landmarks_initial_mean_mm", "then": "landmarks_mean_mm", "folded %": "folded_percent"}
 
 
 class _Lines(logging.Handler):
@@ -83,6 +85,26 @@ def _level_lines() -> Iterator["Watch"]:
 
     yield watch
     finish()
+
+
+@contextmanager
+def pairs_shown() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A callback for ``cohort.run(progress=...)``: a line for each finished pair."""
+    yield lambda row: err.print(f"{row['name']}: {_pair(row)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _pair(row: Mapping[str, Any]) -> str:
+    how = row["message"] if row["total_s"] is None else f"{row['total_s']:.1f} s"
+    return f"{row['outcome'].replace('_', ' ')}, {how}"
+
+
+def cohort_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line a pair with what a reader wants first; ``cohort.csv`` holds the rest."""
+    shown = {heading: key for heading, key in COHORT_COLUMNS.items() if any(row[key] is not None for row in rows)}
+    table = Table("pair", "outcome", *[Column(heading, justify="right") for heading in shown], box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(row["name"], row["outcome"].replace("_", " "), *["" if row[key] is None else f"{row[key]:.3g}" for key in shown.values()])
+    return table
 
 
 def show_metrics(metrics: Mapping[str, Any], title: str) -> None:

@@ -23,8 +23,8 @@ FLOORS = [
     {"image", "masks", "matrix", "separable", "sampling", "fields"},
     {"warp", "sites", "step", "transforms", "similarity", "penalties", "optimisation", "features"},
     {"registration", "refinement", "bidirectional", "start", "alignment", "pyramid", "pair", "stage", "guarded", "metamorphosis", "graphreg"},
-    {"presets", "io", "report", "evaluation", "phantoms", "checks", "measure", "settings", "result", "judge"},
-    {"recipes", "plan", "demo", "doctor", "console", "cli"},
+    {"presets", "io", "report", "evaluation", "phantoms", "checks", "measure", "settings", "result", "judge", "pairs"},
+    {"recipes", "plan", "demo", "doctor", "console", "cli", "cohort"},
 ]
 """Rooms from the ground up: a room may use those of its own floor and of the floors below."""
 
