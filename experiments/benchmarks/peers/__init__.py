@@ -1,0 +1,1 @@
+"""Ours and other registration tools side by side: ``python -m experiments.benchmarks.peers``."""
