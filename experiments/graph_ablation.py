@@ -18,7 +18,21 @@ import torch
 from experiments.cases import saved_pair
 from experiments.lung_phantoms import SEEDS, phantom
 from experiments.tables import Table, write_summary
-from graphreg import GraphRegistration, Independent, LeastSquaresSpline, LoopyMinSum, MeanField, NearestNeighbours, NormalisedConvolution, Quadratic, RandomKeypoints, RegularKeypoints, Search
+from graphreg import (
+    Foerstner,
+    GraphRegistration,
+    Independent,
+    Labels,
+    LeastSquaresSpline,
+    LoopyMinSum,
+    MeanField,
+    NearestNeighbours,
+    NormalisedConvolution,
+    Quadratic,
+    RandomKeypoints,
+    RegularKeypoints,
+    Search,
+)
 from graphreg import shrinking_searches as searches
 from inrreg.alignment import MaskAlignment
 from inrreg.evaluation import landmark_error
@@ -42,13 +56,15 @@ def arms() -> dict[str, GraphRegistration | None]:
         "no graph": None,
         "as it stands": whole,
         "one search": GraphRegistration(searches()[:1]),
-        "two searches": GraphRegistration(searches()[:2]),
+        "three searches": GraphRegistration((*searches(), Search(Labels(4.0, 1.0), searches()[1].detector))),
         "one way": _each(lambda search: replace(search, symmetric=False)),
         "no regularisation": _each(lambda search: replace(search, inference=Independent())),
         "nearest neighbours, loopy min-sum": _each(lambda search: replace(search, graph=NEIGHBOURS, inference=LoopyMinSum(Quadratic(0.0003), iterations=5))),
         "nearest neighbours, mean field": _each(lambda search: replace(search, graph=NEIGHBOURS, inference=MeanField(Quadratic(0.0003), temperature=0.003))),
-        "random keypoints": _each(lambda search: replace(search, detector=RandomKeypoints(1600))),
+        "Foerstner keypoints alone": _each(lambda search: replace(search, detector=Foerstner(2000, 4.0))),
+        "random keypoints": _each(lambda search: replace(search, detector=RandomKeypoints(2000))),
         "regular keypoints": _each(lambda search: replace(search, detector=RegularKeypoints(10.0))),
+        "larger patches": _each(lambda search: replace(search, patch_radius=2)),
         "normalised convolution": replace(whole, densifier=NormalisedConvolution()),
         "least-squares spline": replace(whole, densifier=LeastSquaresSpline()),
     }

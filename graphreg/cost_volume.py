@@ -21,6 +21,8 @@ from inrreg.image import Image
 from inrreg.sampling import linear
 
 BYTES = 4
+AT_ONCE_MB = {"cpu": 100.0}
+"""What is worked on at a time where that is less than the memory allows: a processor's caches gain nothing from more."""
 
 
 def cost_volume(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], labels: Labels, patch_radius: int = 1, memory_mb: float = 2048.0) -> Float[Tensor, "n *labels"]:
@@ -39,7 +41,8 @@ def cost_volume(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], la
     turn = torch.tensor(fixed.grid.direction.T, dtype=keypoints.dtype)
     patch = (lattice((patch_radius,) * ndim, steps).to(keypoints.dtype) @ turn).to(keypoints.device)
     around = (lattice([r + patch_radius for r in labels.radii(ndim)], steps).to(keypoints.dtype) @ turn).to(keypoints.device)
-    chunk = chunk_size(len(keypoints), shape, prod(around.shape[:-1]), prod(patch.shape[:-1]), fixed.channels, memory_mb)
+    at_once_mb = AT_ONCE_MB.get(keypoints.device.type, memory_mb)
+    chunk = chunk_size(len(keypoints), shape, prod(around.shape[:-1]), prod(patch.shape[:-1]), fixed.channels, memory_mb, at_once_mb)
     costs = torch.empty(len(keypoints), *shape, dtype=torch.float32, device=keypoints.device)
     for start in range(0, len(keypoints), chunk):
         points = keypoints[start : start + chunk, None]
@@ -62,8 +65,8 @@ def _patch_differences(f: Float[Tensor, "k c sites"], m: Float[Tensor, "k c arou
     return (total / (sites * channels)).clamp_(min=0)
 
 
-def chunk_size(n: int, shape: Sequence[int], around: int, sites: int, channels: int, memory_mb: float) -> int:
-    """How many keypoints may be treated at once.
+def chunk_size(n: int, shape: Sequence[int], around: int, sites: int, channels: int, memory_mb: float, at_once_mb: float) -> int:
+    """How many keypoints are treated at once, so that their work takes ``at_once_mb``, or what ``memory_mb`` leaves beside the volume.
 
     Raises:
         InputError: not even one; the message says what would fit.
@@ -81,4 +84,4 @@ def chunk_size(n: int, shape: Sequence[int], around: int, sites: int, channels: 
             f"a cost volume of {n} keypoints x {prod(shape)} labels takes {(volume + one) / 1e6:.0f} MB, but memory_mb is {memory_mb:g}; {fits} keypoints would fit with these labels, "
             f"{int(max(0.0, memory_mb * 1e6 - one) / (BYTES * n))} labels with these keypoints: take fewer keypoints, a larger step or a smaller range, or allow more memory"
         )
-    return max(1, min(n, int(left / one), 256))
+    return max(1, min(n, int(min(left, 1e6 * at_once_mb) / one)))

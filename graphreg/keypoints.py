@@ -4,7 +4,7 @@ A detector is a callable ``(image, mask, generator) -> points [n, d]`` in world 
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,8 @@ from inrreg.sampling import smoothed
 
 log = logging.getLogger(__name__)
 
+_CANDIDATES = 20_000
+"""Voxels that ``Filled`` chooses from: more only take longer."""
 _ROUNDING = 1e-10
 """Of the largest intensity squared, per mm^2: a response below is rounding, as resampling a constant image leaves."""
 
@@ -99,6 +101,29 @@ class RegularKeypoints:
         return mask.grid.to_world(voxels.to(torch.float32))
 
 
+@dataclass(frozen=True)
+class Filled:
+    """What ``detector`` finds and, up to ``count`` in all, voxel centres spread between, none nearer than ``gap_mm`` to another keypoint.
+
+    Where nothing stands out the tissue moves too, and a map that is drawn there from keypoints far away may be wrong by as much as neighbours differ in motion.
+
+    Raises:
+        InputError: when called, as ``detector`` does, or on a mask too small to hold a keypoint.
+    """
+
+    detector: Detector = field(default_factory=Foerstner)
+    count: int = 2000
+    gap_mm: float = 5.0
+    erosion_mm: float = 2.0
+
+    def __call__(self, image: Image, mask: Image, generator: torch.Generator) -> Float[Tensor, "n d"]:
+        found = self.detector(image, mask, generator)
+        between = RandomKeypoints(_CANDIDATES, self.erosion_mm)(image, mask, generator)
+        chosen = points_between(between, found, max(0, self.count - len(found)), self.gap_mm)
+        log.info("keypoints: %d between them", len(chosen))
+        return torch.cat([found, between[chosen]])
+
+
 def eroded_mask(mask: Image, erosion_mm: float) -> Image:
     """``mask`` shrunk by ``erosion_mm``.
 
@@ -153,3 +178,16 @@ def farthest_points(points: Float[Tensor, "n d"], count: int) -> Tensor:
         distance = torch.minimum(distance, (points - points[latest]).square().sum(1))
         latest = distance.argmax()
     return chosen
+
+
+def points_between(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float) -> Tensor:
+    """Indices of up to ``count`` of ``points``, each time the one farthest from ``others`` and from those chosen, as long as that is ``gap_mm`` or more."""
+    distance = torch.cdist(points, others).amin(1)
+    chosen = list[Tensor]()
+    while len(chosen) < count:
+        farthest, index = distance.max(0)
+        if farthest < gap_mm:
+            break
+        chosen.append(index)
+        distance = torch.minimum(distance, (points - points[index]).norm(dim=1))
+    return torch.stack(chosen) if chosen else torch.empty(0, dtype=torch.long, device=points.device)

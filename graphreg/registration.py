@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from graphreg.densify import Densifier, ThinPlate, robust
-from graphreg.keypoints import Foerstner
+from graphreg.keypoints import Filled, Foerstner
 from graphreg.labels import Labels
 from graphreg.search import Matches, Search
 from inrreg.errors import InputError
@@ -30,12 +30,8 @@ log = logging.getLogger(__name__)
 
 
 def shrinking_searches() -> tuple[Search, ...]:
-    """32 mm in steps of 4, 12 in steps of 2, 4 in steps of 1."""
-    return (
-        Search(Labels(32.0, 4.0), Foerstner(2000, 6.0)),
-        Search(Labels(12.0, 2.0), Foerstner(2500, 4.0)),
-        Search(Labels(4.0, 1.0), Foerstner(3000, 4.0)),
-    )
+    """32 mm in steps of 4, then 12 in steps of 2, at what stands out and between."""
+    return Search(Labels(32.0, 4.0), Filled(Foerstner(2000, 6.0), 2000)), Search(Labels(12.0, 2.0), Filled(Foerstner(2500, 4.0), 2500))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from graphreg.registration import GraphRegistration, shrinking_searches
+from graphreg.registration import GraphRegistration
 from inrreg.alignment import MaskAlignment
 from inrreg.bidirectional import Bidirectional
 from inrreg.errors import InputError
@@ -59,7 +59,7 @@ def lung() -> Preset:
 def liver() -> Preset:
     """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays; large motion, found by discrete search, that slides along its wall."""
     continuous = replace(_sliding(), scales=(Scale(4, 50, 8.0), Scale(2, 60, 8.0)))
-    stages = (Start(), MaskAlignment(), GraphRegistration(shrinking_searches()[:2]), Bidirectional(Refinement(continuous)))
+    stages = (Start(), MaskAlignment(), GraphRegistration(), Bidirectional(Refinement(continuous)))
     return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), stages)
 
 

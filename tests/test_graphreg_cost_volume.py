@@ -88,7 +88,8 @@ def test_chunks_do_not_change_the_result(ndim: int, device: torch.device) -> Non
     fixed, moving, labels, points = textured(oblique_grid(ndim), 1), textured(crossed_grid(ndim), 2), Labels(2.0, 1.0), around(oblique_grid(ndim), 300)
     volume, one = 4e-6 * 300 * labels.count(ndim), 12e-6 * 7**ndim * (2 + ndim + 3**ndim)
     bounds = [2000.0, *[volume + 1.01 * k * one for k in (100, 7, 1)]]
-    assert [chunk_size(300, labels.shape(ndim), 7**ndim, 3**ndim, 2, bound) for bound in bounds] == [256, 101, 7, 1]
+    assert [chunk_size(300, labels.shape(ndim), 7**ndim, 3**ndim, 2, bound, 2000.0) for bound in bounds] == [300, 101, 7, 1]
+    assert chunk_size(300, labels.shape(ndim), 7**ndim, 3**ndim, 2, 2000.0, 7.01 * one) == 7
     results = [cost_volume(fixed.to(device), moving.to(device), points.to(device), labels, memory_mb=bound) for bound in bounds]
     for result in results[1:]:
         torch.testing.assert_close(result, results[0], rtol=0, atol=2e-6)  # products of other sizes add up in another order
@@ -140,9 +141,9 @@ def test_a_bound_that_holds_no_keypoint_says_what_would_fit() -> None:
     with pytest.raises(InputError, match="would fit"):
         cost_volume(image, image, points[: keypoints + 1], labels, memory_mb=0.6)
     assert 0 < count < 729
-    chunk_size(200, (count, 1, 1), 11**3, 27, 2, 0.6)
+    chunk_size(200, (count, 1, 1), 11**3, 27, 2, 0.6, 0.6)
     with pytest.raises(InputError, match="would fit"):
-        chunk_size(200, (count + 1, 1, 1), 11**3, 27, 2, 0.6)
+        chunk_size(200, (count + 1, 1, 1), 11**3, 27, 2, 0.6, 0.6)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -9,8 +9,8 @@ from steps import image_of, noise
 from torch import Tensor
 from worlds import oblique
 
-from graphreg import Foerstner, RandomKeypoints, RegularKeypoints
-from graphreg.keypoints import Detector, eroded_mask, farthest_points, foerstner_response, local_maxima
+from graphreg import Filled, Foerstner, RandomKeypoints, RegularKeypoints
+from graphreg.keypoints import Detector, eroded_mask, farthest_points, foerstner_response, local_maxima, points_between
 from inrreg.errors import InputError
 from inrreg.image import Image
 from inrreg.masks import dilated
@@ -202,3 +202,30 @@ def test_a_mask_without_room_is_named(wide: Grid, detector: Detector, generator:
 def test_a_mask_between_the_points_of_the_lattice_is_named(wide: Grid, generator: torch.Generator) -> None:
     with pytest.raises(InputError, match="ball holds no point of a lattice of 40 mm"):
         RegularKeypoints(40.0)(everywhere(wide), single(ball(wide, 4.0)), generator)
+
+
+def test_gaps_are_filled_until_none_is_left_or_the_count_is_reached(wide: Grid, generator: torch.Generator, device: torch.device) -> None:
+    """A lone blob in plain tissue: the detector finds it alone, filling reaches every place of the shrunk mask."""
+    away = (wide.points(torch.float64) - torch.tensor(wide.center)).square().sum(-1)
+    image, mask = single(image_of(torch.exp(-away / 18), wide)).to(device), single(ball(wide, 18.0)).to(device)
+    plain = Foerstner(spacing_mm=8.0, threshold=100.0)
+    found = plain(image, mask, generator)
+    filled = Filled(plain, 10**6, 6.0)(image, mask, generator)
+    assert torch.equal(filled[: len(found)], found)
+    apart = torch.cdist(filled.cpu().double(), filled.cpu().double())
+    assert float(apart[len(found) :].add(torch.eye(len(filled))[len(found) :] * 1e6).min()) >= 6.0 - 1e-4
+    inside = wide.points(torch.float64)[eroded_mask(mask, 2.0).data[0].cpu() > 0.5]
+    assert float(torch.cdist(inside, filled.cpu().double()).amin(1).max()) < 6.0
+    assert float(torch.cdist(inside, found.cpu().double()).amin(1).max()) > 12.0
+    assert len(Filled(plain, len(found) + 3, 6.0)(image, mask, generator)) == len(found) + 3
+    assert torch.equal(Filled(plain, 0, 6.0)(image, mask, generator), found)
+
+
+def test_a_point_between_is_the_farthest_each_time() -> None:
+    points, others = (100 * torch.rand(n, 3, generator=torch.Generator().manual_seed(n)) for n in (300, 20))
+    chosen = points_between(points, others, 30, 1.0)
+    assert len(set(chosen.tolist())) == 30
+    for k in range(30):
+        to_all = torch.cdist(points.double(), torch.cat([others, points[chosen[:k]]]).double()).amin(1)
+        assert float(to_all[chosen[k]]) == pytest.approx(float(to_all.max()), abs=1e-4)
+    assert len(points_between(points, others, 30, 1e3)) == 0
