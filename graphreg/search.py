@@ -32,6 +32,17 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a search decides between: the ``costs`` of every label at ``keypoints`` (fixed world mm), and the features of both images of ``frame`` they are the differences of."""
+
+    frame: Frame
+    fixed: Image
+    moving: Image
+    keypoints: Float[Tensor, "n d"]
+    costs: Float[Tensor, "n *labels"]
+
+
+@dataclass(frozen=True, eq=False)
 class Matches:
     """Where the keypoints went: ``displacements`` in mm beside ``keypoints``, both in the fixed world.
 
@@ -82,16 +93,14 @@ class Search:
         Raises:
             InputError: no keypoint, too few for the graph, a range larger than the image, or a cost volume beyond ``memory_mb``.
         """
-        frame = self.frame(pair, initial)
-        keypoints = self.detector(frame.fixed, frame.mask, generator)
-        fixed, moving = self.feature(frame.fixed), self.feature(frame.moving)
-        turn = torch.tensor(fixed.grid.direction.T, dtype=keypoints.dtype, device=keypoints.device)
-        costs = cost_volume(fixed, moving, keypoints, self.labels, self.patch_radius, memory_mb)
-        marginals = self._agreed(costs, frame.fixed, keypoints)
+        found = self.candidates(pair, initial, generator, memory_mb)
+        keypoints, costs = found.keypoints, found.costs
+        turn = torch.tensor(found.fixed.grid.direction.T, dtype=keypoints.dtype, device=keypoints.device)
+        marginals = self._agreed(costs, found.frame.fixed, keypoints)
         there = sub_label_argmin(marginals, self.labels)
         disagreement = torch.zeros(len(keypoints), device=keypoints.device)
         if self.symmetric:
-            back = self._backward(frame, fixed, moving, keypoints + there @ turn, memory_mb)
+            back = self._backward(found, keypoints + there @ turn, memory_mb)
             disagreement = (sub_label_argmin(back, self.labels) - there).norm(dim=1)
             marginals = (marginals + back) / 2
         displacements = sub_label_argmin(marginals, self.labels) @ turn
@@ -99,6 +108,17 @@ class Search:
         confidence = (1 - uncertainty) / (1 + (disagreement / float(np.mean(self.labels.step_mm))) ** 2)
         chosen = costs.flatten(1).gather(1, marginals.flatten(1).argmin(1, keepdim=True))
         return Matches(keypoints, displacements, confidence, uncertainty, disagreement, float(chosen.mean()))
+
+    def candidates(self, pair: Pair, initial: Transform | None, generator: torch.Generator, memory_mb: float) -> Candidates:
+        """What is to be decided, before neighbours are asked.
+
+        Raises:
+            InputError: as ``run``.
+        """
+        frame = self.frame(pair, initial)
+        keypoints = self.detector(frame.fixed, frame.mask, generator)
+        fixed, moving = self.feature(frame.fixed), self.feature(frame.moving)
+        return Candidates(frame, fixed, moving, keypoints, cost_volume(fixed, moving, keypoints, self.labels, self.patch_radius, memory_mb))
 
     def frame(self, pair: Pair, initial: Transform | None) -> Frame:
         """The grid reaches as far beyond the mask as the labels do, beyond the fixed image too."""
@@ -117,10 +137,10 @@ class Search:
     def _agreed(self, costs: Float[Tensor, "n *labels"], image: Image, points: Float[Tensor, "n d"]) -> Float[Tensor, "n *labels"]:
         return self.inference(costs, self.graph(points, linear(image, points)[0]).to(costs.device), self.labels)
 
-    def _backward(self, frame: Frame, fixed: Image, moving: Image, points: Float[Tensor, "n d"], memory_mb: float) -> Float[Tensor, "n *labels"]:
+    def _backward(self, found: Candidates, points: Float[Tensor, "n d"], memory_mb: float) -> Float[Tensor, "n *labels"]:
         """Marginals of the search from the moving image to the fixed one, turned round: label d here is -d there."""
-        costs = cost_volume(moving, fixed, points, self.labels, self.patch_radius, memory_mb)
-        return self._agreed(costs, frame.moving, points).flip(list(range(1, costs.ndim)))
+        costs = cost_volume(found.moving, found.fixed, points, self.labels, self.patch_radius, memory_mb)
+        return self._agreed(costs, found.frame.moving, points).flip(list(range(1, costs.ndim)))
 
 
 def _at(image: Image, points: Float[Tensor, "*shape d"], grid: Grid) -> Image:

@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from graphreg.cost_volume import cost_volume
 from graphreg.graph import Graph
 from graphreg.inference import probabilities, soft_argmin
 from graphreg.labels import Labels, lattice
@@ -79,14 +78,12 @@ def example(search: Search, pair: Pair, initial: Transform | None = None, seed: 
     Raises:
         InputError: see ``Search.run``.
     """
-    frame = search.frame(pair, initial)
-    keypoints = search.detector(frame.fixed, frame.mask, torch.Generator().manual_seed(seed))
-    fixed, moving = search.feature(frame.fixed), search.feature(frame.moving)
-    costs = cost_volume(fixed, moving, keypoints, search.labels, search.patch_radius, memory_mb)
-    graph = search.graph(keypoints, linear(frame.fixed, keypoints)[0]).to(costs.device)
-    sites = frame.mask.grid.to_world((frame.mask.data[0] > 0.5).nonzero().to(torch.float32))
-    fixed, moving = (image.with_data(image.data.half()) for image in (fixed, moving))
-    return Example(costs, keypoints, graph, fixed, moving, sites)
+    found = search.candidates(pair, initial, torch.Generator().manual_seed(seed), memory_mb)
+    graph = search.graph(found.keypoints, linear(found.frame.fixed, found.keypoints)[0]).to(found.costs.device)
+    mask = found.frame.mask
+    sites = mask.grid.to_world((mask.data[0] > 0.5).nonzero().to(torch.float32))
+    fixed, moving = (image.with_data(image.data.half()) for image in (found.fixed, found.moving))
+    return Example(found.costs, found.keypoints, graph, fixed, moving, sites)
 
 
 def train(
