@@ -45,7 +45,7 @@ def lung() -> Preset:
     """CT of one or both lungs: their masks aligned as shapes, large motion found by discrete search, then refined both ways down to vessels. Masks are found where none are given."""
     continuous = Registration(
         FreeForm(8.0),
-        similarities=(LNCC(9.0),),
+        similarities=(LNCC(9.0, flatness=0.15),),
         penalties=(Bending(6.0), Folding(1.0)),
         optimiser=Adam(0.5),
         scales=(Scale(8, 30, 8.0), Scale(4, 40, 8.0), Scale(1.4, 40, 5.0)),
