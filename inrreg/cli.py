@@ -69,7 +69,7 @@ def register(
         moving_mask: 1 where the moving image shall be used, on its grid.
         landmarks: CSV of point pairs (label,fixed_x,...,moving_z in RAS mm) that judge the result; the fit never sees them.
         guide_landmarks: CSV of point pairs that pull the fit.
-        preset: What is registered, or how: default, lung, liver, brain, neural or graph.
+        preset: What is registered, or how: default, lung, liver, brain, neural, graph or idir.
         device: cpu, cuda or cuda:N.
         seed: Start of all random numbers.
         threads: CPU threads.

@@ -7,6 +7,7 @@ import platform
 import torch
 
 import inrreg
+from inrreg.fields import tinycuda
 
 
 def findings() -> list[tuple[str, str]]:
@@ -17,24 +18,20 @@ def findings() -> list[tuple[str, str]]:
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         ("torch", f"{torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} CPU threads"),
         ("cuda", _cuda()),
-        ("tinycudann", tinycudann()[1]),
+        ("tinycudann", _tinycudann()),
         *[(name, _version(name)) for name in libraries],
     ]
-
-
-def tinycudann() -> tuple[bool, str]:
-    """Whether tinycudann can be used, and the reason."""
-    try:
-        import tinycudann as found
-    except (ImportError, OSError, RuntimeError) as error:
-        return False, f"not usable: {error}; hash grids run on torch"
-    return True, f"found at {found.__file__}"
 
 
 def _cuda() -> str:
     if torch.cuda.is_available():
         return ", ".join(f"{torch.cuda.get_device_name(i)} ({torch.cuda.get_device_properties(i).total_memory / 1e9:.0f} GB)" for i in range(torch.cuda.device_count()))
     return "none: this torch was built without CUDA" if torch.version.cuda is None else "none: torch has CUDA but finds no device or driver"
+
+
+def _tinycudann() -> str:
+    found, reason = tinycuda.usable()
+    return reason if found else f"not usable: {reason}; hash grids run on torch"
 
 
 def _version(name: str) -> str:

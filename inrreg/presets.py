@@ -15,12 +15,12 @@ from inrreg.features import Feature, RobustWindow, Window
 from inrreg.guarded import Guarded
 from inrreg.image import Image
 from inrreg.masks import lung_mask
-from inrreg.optimisation import Adam
-from inrreg.penalties import Bending, Folding, TotalVariation
+from inrreg.optimisation import Adam, NeverStopping
+from inrreg.penalties import Bending, Folding, LogJacobian, TotalVariation
 from inrreg.refinement import Refinement
 from inrreg.registration import Registration, Scale
-from inrreg.similarity import LNCC, NMI
-from inrreg.sites import WholeGrid
+from inrreg.similarity import LNCC, NCC, NMI
+from inrreg.sites import RandomPoints, WholeGrid
 from inrreg.stage import Stage
 from inrreg.start import Start
 from inrreg.transforms import FreeForm, LinearModel, NeuralModel
@@ -58,7 +58,7 @@ def lung() -> Preset:
 
 def liver() -> Preset:
     """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays; large motion, found by discrete search, that slides along its wall."""
-    continuous = replace(_sliding(), scales=(Scale(4, 50, 8.0), Scale(2, 60, 8.0)))
+    continuous = replace(_sliding(), similarities=(LNCC(9.0, flatness=0.05),), scales=(Scale(4, 50, 8.0), Scale(2, 60, 8.0)))
     stages = (Start(), MaskAlignment(), GraphRegistration(), Bidirectional(Refinement(continuous)))
     return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), stages)
 
@@ -97,6 +97,20 @@ def neural() -> Preset:
     return Preset("neural", "any pair, by a coordinate network", RobustWindow(), (Start(), MaskAlignment(), Guarded(_linear("rigid")), siren))
 
 
+def idir() -> Preset:
+    """IDIR (Wolterink et al., MIDL 2022) in our parts, to compare with: a SIREN of 3 x 256, NCC and log Jacobian (there |det J - 1|) at 10 000 random points of the mask, 2 500 steps, no pyramid."""
+    siren = Registration(
+        NeuralModel("siren", {"width": 256, "depth": 3, "omega": 32.0, "omega_hidden": 32.0}, scale_mm=100.0),
+        similarities=(NCC(),),
+        penalties=(LogJacobian(0.05),),
+        optimiser=Adam(1e-5, final_fraction=1.0, betas=(0.9, 0.999), stopping=NeverStopping()),
+        scales=(Scale(1, 2500),),
+        sampler=RandomPoints(10_000),
+        penalty_sampler=RandomPoints(10_000),
+    )
+    return Preset("idir", "a neural method after its publication, to compare with; slow, and in need of a mask", RobustWindow(), (Start(), siren))
+
+
 def _sliding() -> Registration:
     """Total variation lets organs slide, a little bending keeps the rest smooth."""
     return Registration(
@@ -115,7 +129,7 @@ def _linear(kind: Literal["rigid", "affine"]) -> Registration:
     return Registration(LinearModel(kind), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), sampler=WholeGrid(6.0), mask_margin_mm=8.0, name=kind)
 
 
-PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain, neural, graph)}
+PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain, neural, graph, idir)}
 
 
 def preset(name: str) -> Preset:

@@ -104,10 +104,11 @@ class Registration:
         latest: dict[str, float] = {}
 
         def cost() -> Tensor:
-            step = Step(next(images), transform, start)
+            present = transform.drawn()
+            step = Step(next(images), present, start)
             values = [(term, term(step)) for term in similarities]
             if self.penalties:
-                shape = step if self.penalty_sampler == self.sampler and self.sampler.deterministic else Step(next(geometry), transform, start)
+                shape = step if self.penalty_sampler == self.sampler and self.sampler.deterministic else Step(next(geometry), present, start)
                 values += [(term, term(shape)) for term in self.penalties]
             weighted = [term.weight * value for term, value in values]
             latest.clear()

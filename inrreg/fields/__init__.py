@@ -7,8 +7,14 @@ from collections.abc import Callable
 
 from torch import nn
 
+from inrreg.fields.coarse_fine import Annealed, CoarseFine
+from inrreg.fields.hashgrid import HashGrid
+from inrreg.fields.perceptron import FourierPerceptron, Perceptron
 from inrreg.fields.siren import Siren
+from inrreg.fields.tangents import Field, value_and_jacobian
 
-FIELDS: dict[str, Callable[..., nn.Module]] = {"siren": Siren}
+FIELDS: dict[str, Callable[..., nn.Module]] = {"siren": Siren, "fourier": FourierPerceptron, "mlp": Perceptron, "coarse_fine": CoarseFine, "hashgrid": HashGrid}
+EXECUTION = ("backend", "precision")
+"""Options that say how a field is computed, not what it is: they are not saved with it."""
 
-__all__ = ["FIELDS", "Siren"]
+__all__ = ["EXECUTION", "FIELDS", "Annealed", "CoarseFine", "Field", "FourierPerceptron", "HashGrid", "Perceptron", "Siren", "value_and_jacobian"]

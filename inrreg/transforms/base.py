@@ -53,6 +53,10 @@ class Transform(nn.Module, ABC):
         """The Jacobian at every voxel of ``grid``."""
         return self._by_chunks(self.jacobian, grid)
 
+    def drawn(self) -> "Transform":
+        """The same map, and the same gradients, with what is alike for all points computed once: for one step, which asks it several times."""
+        return self
+
     def inverse(self, tolerance_mm: float = 0.05) -> "Transform":
         """The map from moving to fixed world points, to ``tolerance_mm``; see ``NumericInverse``.
 

@@ -80,6 +80,14 @@ def interpolating_spline(values: Float[Tensor, "*lattice d"], lattice: Grid) -> 
     return spline.requires_grad_(False)
 
 
+def computed_spline(coefficients: Float[Tensor, "d *lattice"], lattice: Grid) -> BSpline:
+    """The free-form deformation of coefficients that something else has computed and gets the gradient of; it has no parameters."""
+    spline = BSpline(lattice)
+    del spline.coefficients
+    spline.register_buffer("coefficients", coefficients, persistent=False)
+    return spline
+
+
 def render(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d"]:
     """The spline combination at every voxel of an aligned ``grid``."""
     return apply_along_axes(coefficients, resampling(grid, lattice, order=3)).movedim(0, -1)

@@ -8,18 +8,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from inrreg.errors import TransformError
-from inrreg.fields import FIELDS
+from inrreg.fields import EXECUTION, FIELDS, Annealed, value_and_jacobian
 from inrreg.image import Image
 from inrreg.sampling import spatial_gradient, spline_combination
 from inrreg.space import Cube, Grid
 from inrreg.transforms.base import Transform
-from inrreg.transforms.bspline import render, render_jacobian, spline_lattice
+from inrreg.transforms.bspline import computed_spline, render, render_jacobian, spline_lattice
 
 
 class Neural(Transform):
     """u(x) = scale_mm * field((x - cube centre) / cube half-width), with any network ``field``: cube coordinates -> d numbers.
 
-    ``name`` and ``options`` say how ``FIELDS`` builds the network again; without them it can be used but not saved.
+    ``name`` and ``options`` say how ``FIELDS`` builds the network again; without them it can be used but not saved. A ``Field`` gives u and
+    its Jacobian in one pass, any other module by forward-mode differentiation.
     """
 
     def __init__(self, network: nn.Module, cube: Cube, scale_mm: float = 1.0, name: str = "", options: dict[str, Any] | None = None) -> None:
@@ -28,13 +29,30 @@ class Neural(Transform):
         self.ndim = len(cube.center)
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
-        unit = self.cube.to_unit(points).to(next(self.network.parameters()).dtype)
-        return (self.scale_mm * self.network(unit)).to(points.dtype)
+        return (self.scale_mm * self.network(self._unit(points))).to(points.dtype)
+
+    def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
+        slopes = value_and_jacobian(self.network, self._unit(points))[1].to(points.dtype)
+        return self.scale_mm / self.cube.half_width * slopes + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+
+    def refine(self, spacing_mm: float) -> None:
+        """Let an ``Annealed`` network use all wavelengths that a lattice of ``spacing_mm`` renders well: four knots and more.
+
+        Raises:
+            TransformError: this network has all its wavelengths from the start.
+        """
+        if not isinstance(self.network, Annealed):
+            raise TransformError(f"Neural has no lattice to refine to {spacing_mm} mm, and {type(self.network).__name__} no bandwidth to raise; leave `control_spacing` out of its levels")
+        self.network.anneal(4 * spacing_mm / self.cube.half_width)
+
+    def _unit(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
+        return self.cube.to_unit(points).to(next(self.network.parameters()).dtype)
 
     def config(self) -> dict[str, Any]:
         if self.name not in FIELDS:
             raise TransformError(f"a network of type {type(self.network).__name__} has no name to be saved under; add it to inrreg.fields.FIELDS and give Neural its name and options")
-        return {"field": self.name, "options": self.options, "center": list(self.cube.center), "half_width": self.cube.half_width, "scale_mm": self.scale_mm}
+        options = {key: value for key, value in self.options.items() if key not in EXECUTION}
+        return {"field": self.name, "options": options, "center": list(self.cube.center), "half_width": self.cube.half_width, "scale_mm": self.scale_mm}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -63,6 +81,9 @@ class Render(Transform):
         """The spline coefficients on the lattice, mm."""
         return spline_lattice(self.inner.displacement_on(self.lattice).movedim(-1, 0))
 
+    def drawn(self) -> Transform:
+        return computed_spline(self.coefficients(), self.lattice)
+
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
         return spline_combination(Image(self.coefficients(), self.lattice, "coefficients"), points).movedim(0, -1)
 
@@ -77,8 +98,10 @@ class Render(Transform):
         return render_jacobian(self.coefficients(), self.lattice, grid) if grid.aligned_with(self.lattice) else super().jacobian_on(grid)
 
     def refine(self, spacing_mm: float) -> None:
-        """Ask the inner field on a lattice of ``spacing_mm`` from now on: detail that it held between the old knots appears."""
+        """Ask the inner field on a lattice of ``spacing_mm`` from now on: detail that it held between the old knots appears, and an annealed network may make more."""
         self.lattice = self.lattice.covering(spacing_mm)
+        if isinstance(self.inner, Neural) and isinstance(self.inner.network, Annealed):
+            self.inner.refine(spacing_mm)
 
     def config(self) -> dict[str, Any]:
         from inrreg.transforms.serialise import to_config
@@ -94,7 +117,7 @@ class Render(Transform):
 
 @dataclass(frozen=True)
 class NeuralModel:
-    """Builds a coordinate-network transform over the fixed grid; ``lattice_mm`` asks for it to be rendered on a lattice of that spacing."""
+    """Builds a coordinate-network transform over the fixed grid; ``lattice_mm`` asks for it to be rendered on a lattice of that spacing, to whose wavelengths an annealed network then keeps."""
 
     network: str = "siren"
     options: dict[str, Any] = field(default_factory=dict)
@@ -107,4 +130,8 @@ class NeuralModel:
             raise TransformError(f"no field is called {self.network!r}; choose one of {', '.join(FIELDS)}")
         network = FIELDS[self.network](ndim=grid.ndim, outputs=grid.ndim, generator=generator, **self.options)
         neural = Neural(network, Cube.around(grid), self.scale_mm, self.network, dict(self.options))
-        return neural if self.lattice_mm is None else Render.over(neural, grid, self.lattice_mm)
+        if self.lattice_mm is None:
+            return neural
+        if isinstance(network, Annealed):
+            neural.refine(self.lattice_mm)
+        return Render.over(neural, grid, self.lattice_mm)
