@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inrreg.optimisation import LBFGS, Adam, NeverStopping, Optimiser, Outcome, SlopeStopping
+from inrreg.optimisation import LBFGS, Adam, GradientDescent, NeverStopping, Optimiser, Outcome, SlopeStopping
 
 TARGET = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
 STIFFNESS = torch.tensor([1.0, 4.0, 10.0, 0.5], dtype=torch.float64)
-both = pytest.mark.parametrize("optimiser", [Adam(0.2), LBFGS()], ids=["adam", "lbfgs"])
-patient = pytest.mark.parametrize("optimiser", [Adam(0.2, stopping=NeverStopping()), LBFGS(stopping=NeverStopping())], ids=["adam", "lbfgs"])
+both = pytest.mark.parametrize("optimiser", [Adam(0.2), LBFGS(), GradientDescent()], ids=["adam", "lbfgs", "gradient descent"])
+patient = pytest.mark.parametrize(
+    "optimiser", [Adam(0.2, stopping=NeverStopping()), LBFGS(stopping=NeverStopping()), GradientDescent(stopping=NeverStopping())], ids=["adam", "lbfgs", "gradient descent"]
+)
 
 
 def start() -> nn.Parameter:
@@ -56,6 +58,27 @@ def test_lbfgs_needs_few_iterations_and_bends_round_a_valley() -> None:
     x = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))  # Rosenbrock's function and start
     LBFGS(stopping=NeverStopping()).minimise(lambda: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2, [x], 50)
     torch.testing.assert_close(x.detach(), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-3)
+
+
+def test_lbfgs_asks_for_no_cost_twice() -> None:
+    """A line search ends where the next step begins: its cost and gradient are known."""
+    asked: list[Tensor] = []
+    x = start()
+
+    def cost() -> Tensor:
+        asked.append(x.detach().clone())
+        return bowl(x)
+
+    LBFGS(stopping=NeverStopping()).minimise(cost, [x], 8)
+    again = asked[1:]  # the first is asked for its scale, and once more in it
+    assert len({tuple(position.tolist()) for position in again}) == len(again)
+
+
+def test_gradient_descent_never_climbs() -> None:
+    x, heard = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64)), []  # Rosenbrock's function and start
+    GradientDescent(50.0, stopping=NeverStopping()).minimise(lambda: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2, [x], 60, watch=lambda _, value: heard.append(value))
+    assert heard == sorted(heard, reverse=True)
+    assert heard[-1] < 0.2 * heard[0]
 
 
 @patient
@@ -156,7 +179,7 @@ def test_a_learning_rate_far_too_large_has_diverged() -> None:
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-@both
+@pytest.mark.parametrize("optimiser", [Adam(0.2), LBFGS()], ids=["adam", "lbfgs"])  # gradient descent backs away from the wall
 def test_a_cost_that_breaks_keeps_the_last_parameters_of_finite_cost(optimiser: Optimiser, broken: float) -> None:
     """Beyond a wall the cost is not finite: what is kept lies before it."""
     x = nn.Parameter(torch.zeros(1, dtype=torch.float64))

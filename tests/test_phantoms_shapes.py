@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from inrreg.errors import InputError
-from inrreg.phantoms import PhantomPair, blob_pair
+from inrreg.phantoms import PhantomPair, blob_pair, cut_c_pair
 from inrreg.sampling import cubic, nearest
 from inrreg.transforms import DenseDisplacement, NumericInverse
 
@@ -69,3 +69,31 @@ def test_no_shift_is_the_identity_and_a_negative_one_is_refused() -> None:
     assert float(still.displacement.abs().max()) == 0
     with pytest.raises(InputError, match=r"-1 mm is not possible"):
         blob_pair((12, 10), shift_mm=-1.0)
+
+
+# --- the C that is cut -------------------------------------------------------------------------------------------------------
+
+
+def test_outside_the_cut_and_the_disc_the_truth_explains_the_c() -> None:
+    pair, absent = cut_c_pair((96, 90), 1.0, shift_mm=3.0, seed=1)
+    there = cubic(pair.moving, pair.truth(pair.fixed.grid.points(torch.float64).reshape(-1, 2)))[0].reshape(pair.fixed.grid.shape)
+    error, before = ((a - pair.fixed.data[0]) for a in (there, cubic(pair.moving, pair.fixed.grid.points(torch.float64))[0]))
+    near = torch.nn.functional.max_pool2d(absent.data[None].float(), 5, 1, 2)[0, 0] > 0  # the blurred edge of the cut and the disc
+    assert float(error[~near].square().mean().sqrt()) < 0.05 * float(before[~near].square().mean().sqrt()) + 0.005
+    assert float(error[absent.data[0] > 0].abs().mean()) > 0.7
+    assert float((pair.moving_landmarks.coords - pair.fixed_landmarks.coords).norm(dim=1).mean()) == pytest.approx(3.0, abs=1e-6)
+
+
+def test_the_c_is_two_pieces_and_a_disc() -> None:
+    from scipy.ndimage import label
+
+    pair, absent = cut_c_pair()
+    assert label(pair.moving.numpy() > 0.5)[1] == 1
+    assert label(pair.fixed.numpy() > 0.5)[1] == 3
+    assert label(absent.numpy())[1] == 2
+    assert 0 <= float(pair.fixed.data.min()) <= float(pair.fixed.data.max()) <= 1
+
+
+def test_the_c_is_flat() -> None:
+    with pytest.raises(InputError, match=r"2-D shape, got the shape \(8, 8, 8\)"):
+        cut_c_pair((8, 8, 8))

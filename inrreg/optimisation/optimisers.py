@@ -14,6 +14,8 @@ from inrreg.optimisation.stopping import NeverStopping, SlopeStopping
 Cost = Callable[[], Tensor]
 """The cost at the present parameters, with its gradient graph; it may draw new samples at each call."""
 Stopping = SlopeStopping | NeverStopping
+SUFFICIENT = 1e-4
+"""Share of the fall which the slope promises that a step must bring (Nocedal and Wright, Numerical Optimization, 2006)."""
 
 
 class Optimiser(Protocol):
@@ -73,19 +75,67 @@ class LBFGS:
         rate = self.learning_rate if learning_rate is None else learning_rate
         lbfgs = torch.optim.LBFGS(parameters, lr=rate, max_iter=1, max_eval=1 + self.evaluations, history_size=self.history, line_search_fn="strong_wolfe", tolerance_grad=0.0, tolerance_change=0.0)
         scale = 1.0
+        known: tuple[list[Tensor], list[Tensor | None], Tensor] | None = None
 
         def evaluate() -> Tensor:
-            lbfgs.zero_grad()
-            value = scale * cost()
-            value.backward()
-            return value
+            """A step begins where the line search before it ended, which has been evaluated."""
+            nonlocal known
+            if known is None or not all(torch.equal(p, before) for p, before in zip(parameters, known[0], strict=True)):
+                lbfgs.zero_grad()
+                value = scale * cost()
+                value.backward()
+                known = _copied(parameters), [p.grad for p in parameters], value.detach()
+            for parameter, gradient in zip(parameters, known[1], strict=True):
+                parameter.grad = gradient
+            return known[2]
 
         def one_step(iteration: int) -> float:
-            nonlocal scale
+            nonlocal scale, known
             if iteration == 0:
                 evaluate()
-                scale = _unit_scale(parameters)
+                scale, known = _unit_scale(parameters), None
             return float(lbfgs.step(evaluate).detach()) / scale
+
+        return descend(one_step, parameters, iterations, self.stopping, watch)
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    """Steepest descent; a step is halved until the cost falls as its slope promises (Armijo's rule, at most ``evaluations`` trials) and doubled for the next one. For costs without random samples.
+
+    The first trial moves the parameter of the largest derivative by ``learning_rate``.
+    """
+
+    learning_rate: float = 0.5
+    evaluations: int = 20
+    stopping: Stopping = field(default_factory=SlopeStopping)
+
+    def minimise(self, cost: Cost, parameters: Iterable[nn.Parameter], iterations: int, learning_rate: float | None = None, watch: Callable[[int, float], None] | None = None) -> Outcome:
+        """See ``Optimiser``."""
+        parameters = list(parameters)
+        length = self.learning_rate if learning_rate is None else learning_rate
+
+        def one_step(iteration: int) -> float:
+            nonlocal length
+            for parameter in parameters:
+                parameter.grad = None
+            value = cost()
+            value.backward()
+            slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            if not all(bool(torch.isfinite(g).all()) for g in slopes):
+                return math.nan
+            if iteration == 0:
+                length *= _unit_scale(parameters)
+            start, steepness = _copied(parameters), sum(float(g.square().sum()) for g in slopes)
+            for _ in range(self.evaluations):
+                _restore(parameters, [p - length * g for p, g in zip(start, slopes, strict=True)])
+                with torch.no_grad():
+                    fallen = float(cost()) <= float(value.detach()) - SUFFICIENT * length * steepness
+                length *= 2 if fallen else 0.5
+                if fallen:
+                    return float(value.detach())
+            _restore(parameters, start)
+            return float(value.detach())
 
         return descend(one_step, parameters, iterations, self.stopping, watch)
 

@@ -2,6 +2,6 @@
 
 from inrreg.phantoms.lung import lung_pair
 from inrreg.phantoms.pair import PhantomPair, save_pair
-from inrreg.phantoms.shapes import blob_pair
+from inrreg.phantoms.shapes import blob_pair, cut_c_pair
 
-__all__ = ["PhantomPair", "blob_pair", "lung_pair", "save_pair"]
+__all__ = ["PhantomPair", "blob_pair", "cut_c_pair", "lung_pair", "save_pair"]

@@ -1,4 +1,4 @@
-"""Toy pairs: Gaussian blobs under a smooth map whose inverse is known in closed form; quick, in two and three dimensions."""
+"""Toy pairs: Gaussian blobs, and a C that is cut, under a smooth map whose inverse is known in closed form; quick."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +9,18 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from inrreg.errors import InputError
 from inrreg.image import Image, LabelImage, Points
 from inrreg.phantoms.pair import PhantomPair, amplitude_for, dense_displacement, oblique_grid, seen
+from inrreg.phantoms.raster import coverage
 from inrreg.space import Grid
 
 _CENTER, _SPACING = (-41.5, 63.0, 17.2), (2.0, 2.5, 3.0)
 _FIXED_TURN, _MOVING_TURN = (20.0, -10.0, 15.0), (12.0, -16.0, 9.0)
 _ACROSS_BLOBS, _ACROSS_MASK = 0.3, 0.4
 """Half axes of the ellipsoids that hold the blob centres and the mask, over the edges of the box."""
+_MOUTH = 0.8
+"""Half the angle at which the C is open."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +89,56 @@ def blob_pair(shape: Sequence[int] = (48, 40, 32), spacing: ArrayLike | None = N
     fixed, fixed_mask = view(fixed_grid, torch.clone, "fixed")
     moving, moving_mask = view(moving_grid, truth.inverse, "moving")
     return PhantomPair(fixed, moving, fixed_mask, moving_mask, truth, dense_displacement(truth, fixed_grid), Points(blobs.centers), Points(truth(blobs.centers)))
+
+
+def cut_c_pair(shape: Sequence[int] = (64, 60), spacing: ArrayLike = (1.5, 1.6), shift_mm: float = 3.0, seed: int = 0) -> tuple[PhantomPair, LabelImage]:
+    """The classical shapes of metamorphosis, in 2-D: moving a C; fixed the same C moved, cut open at its back, with a new disc in its mouth. Intensities 0 to 1.
+
+    The second is the truth on the fixed grid: 1 where there is no counterpart, in the cut and in the disc. The landmarks lie along the C and move by ``shift_mm``
+    on average; the grids are turned as in ``blob_pair``, the masks are 1 everywhere.
+
+    Raises:
+        InputError: a shape that is not 2-D, or a negative shift.
+    """
+    if len(shape) != 2:
+        raise InputError(f"the C is a 2-D shape, got the shape {tuple(shape)}; give two numbers of pixels")
+    fixed_grid = oblique_grid(shape, spacing, _CENTER[:2], _FIXED_TURN[:1])
+    moving_grid = oblique_grid(shape, spacing, _CENTER[:2], _MOVING_TURN[:1])
+    c = _C(torch.tensor(fixed_grid.center), 0.3 * float(fixed_grid.extent.min()))
+    marks = c.along()
+    truth = _draw_shears(fixed_grid, marks, shift_mm, np.random.default_rng(seed))
+    still, moved = (fixed_grid.points(torch.float64), truth.inverse(moving_grid.points(torch.float64).reshape(-1, 2)).reshape(*moving_grid.shape, 2))
+    fixed = coverage(torch.maximum(c.level(still), -c.cut(still))) + 0.8 * coverage(c.disc(still))
+    absent = (torch.maximum(c.level(still), c.cut(still)) < 0) | (c.disc(still) < 0)
+    views = [seen(values, torch.ones(grid.shape, dtype=torch.bool), grid, name) for values, grid, name in ((fixed, fixed_grid, "fixed"), (coverage(c.level(moved)), moving_grid, "moving"))]
+    pair = PhantomPair(views[0][0], views[1][0], views[0][1], views[1][1], truth, dense_displacement(truth, fixed_grid), Points(marks), Points(truth(marks)))
+    return pair, LabelImage.from_array(absent.to(torch.uint8), fixed_grid, "non-correspondence")
+
+
+@dataclass(frozen=True, eq=False)
+class _C:
+    """An arc about ``center`` of ``radius`` mm that opens along x, its cut and its disc, each as a level in mm: negative inside."""
+
+    center: Float[Tensor, " d"]
+    radius: float
+
+    def level(self, points: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape"]:
+        x, y = ((points - self.center) / self.radius).unbind(-1)
+        on_arc, to_end = (torch.hypot(x, y) - 1).abs(), torch.hypot(x - np.cos(_MOUTH), y.abs() - np.sin(_MOUTH))
+        return self.radius * (torch.where(torch.atan2(y, x).abs() >= _MOUTH, on_arc, to_end) - 0.25)
+
+    def cut(self, points: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape"]:
+        x, y = ((points - self.center) / self.radius).unbind(-1)
+        return self.radius * torch.maximum(y.abs() - 0.15, x)
+
+    def disc(self, points: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape"]:
+        x, y = ((points - self.center) / self.radius).unbind(-1)
+        return self.radius * (torch.hypot(x - 0.9, y) - 0.22)
+
+    def along(self) -> Float[Tensor, "n d"]:
+        angles = torch.linspace(_MOUTH, 2.6, 8, dtype=torch.float64)
+        angles = torch.cat([angles, -angles])
+        return self.center + self.radius * torch.stack([angles.cos(), angles.sin()], -1)
 
 
 def _from_center(points: Float[Tensor, "n d"], grid: Grid) -> Float[Tensor, " n"]:
