@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
 from inrreg.errors import InputError
-from inrreg.fields import FIELDS, Annealed, CoarseFine, Field, FourierPerceptron, Perceptron, Siren, value_and_jacobian
+from inrreg.fields import FIELDS, Annealed, CoarseFine, Field, FourierPerceptron, Perceptron, Siren, TwoWay, value_and_jacobian
 from inrreg.fields.tangents import ACTIVATIONS, Activation, Sine, forward_mode, reverse_mode
 
 
@@ -69,7 +69,8 @@ def test_a_batch_is_each_point(field_name: str, ndim: int, coordinates: Tensor, 
 
 def test_every_parameter_can_be_trained(field_name: str, ndim: int, coordinates: Tensor, generator: torch.Generator) -> None:
     network = awake(FIELDS[field_name](ndim=ndim, outputs=ndim, generator=generator))
-    network(coordinates).square().sum().backward()
+    values = network(coordinates).square().sum() + (network.counterpart()(coordinates).square().sum() if isinstance(network, TwoWay) else 0)
+    values.backward()
     assert {name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()} == set()
 
 

@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mlp": {"width": 32, "depth": 2},
     "coarse_fine": {"width": 32, "depth": 2, "omega_coarse": 5.0, "omega_fine": 20.0, "omega_hidden": 10.0},
     "hashgrid": {"levels": 4, "growth": 1.4, "width": 32, "depth": 1},
+    "nephi": {"width": 32, "depth": 2, "whole_codes": 8, "local_codes": 8, "lattice": 4, "frequencies": 16, "spread": 0.3},
 }
 each = pytest.mark.parametrize("name", OPTIONS)
 

@@ -9,12 +9,13 @@ from torch import nn
 
 from inrreg.fields.coarse_fine import Annealed, CoarseFine
 from inrreg.fields.hashgrid import HashGrid
+from inrreg.fields.nephi import NePhi, TwoWay
 from inrreg.fields.perceptron import FourierPerceptron, Perceptron
 from inrreg.fields.siren import Siren
 from inrreg.fields.tangents import Field, value_and_jacobian
 
-FIELDS: dict[str, Callable[..., nn.Module]] = {"siren": Siren, "fourier": FourierPerceptron, "mlp": Perceptron, "coarse_fine": CoarseFine, "hashgrid": HashGrid}
+FIELDS: dict[str, Callable[..., nn.Module]] = {"siren": Siren, "fourier": FourierPerceptron, "mlp": Perceptron, "coarse_fine": CoarseFine, "hashgrid": HashGrid, "nephi": NePhi}
 EXECUTION = ("backend", "precision")
 """Options that say how a field is computed, not what it is: they are not saved with it."""
 
-__all__ = ["EXECUTION", "FIELDS", "Annealed", "CoarseFine", "Field", "FourierPerceptron", "HashGrid", "Perceptron", "Siren", "value_and_jacobian"]
+__all__ = ["EXECUTION", "FIELDS", "Annealed", "CoarseFine", "Field", "FourierPerceptron", "HashGrid", "NePhi", "Perceptron", "Siren", "TwoWay", "value_and_jacobian"]

@@ -42,6 +42,14 @@ class Dual(NamedTuple):
     def plus(self, other: "Dual") -> "Dual":
         return Dual(self.value + other.value, self.tangents + other.tangents)
 
+    def times(self, other: "Dual") -> "Dual":
+        """Element by element: the product rule."""
+        return Dual(self.value * other.value, self.tangents * other.value + self.value * other.tangents)
+
+    def mapped(self, activation: "Activation") -> "Dual":
+        """Through an activation: the chain rule."""
+        return Dual(activation(self.value), activation.slope(self.value) * self.tangents)
+
     def result(self) -> tuple[Float[Tensor, "*sites c"], Float[Tensor, "*sites c d"]]:
         """Values and Jacobian as ``Field`` gives them."""
         return self.value, self.tangents.expand(-1, *self.value.shape).movedim(0, -1)
@@ -105,14 +113,18 @@ def through(layers: Iterable[nn.Module], activations: Iterable[Activation], valu
 def through_dual(layers: Iterable[nn.Module], activations: Iterable[Activation], dual: Dual) -> Dual:
     """What ``through`` does, with the derivatives."""
     for layer, activation in zip(layers, activations, strict=True):
-        z, tangents = linear_dual(layer, dual)
-        dual = Dual(activation(z), activation.slope(z) * tangents)
+        dual = linear_dual(layer, dual).mapped(activation)
     return dual
 
 
 def linear_dual(layer: nn.Module, dual: Dual) -> Dual:
     """``dual`` through one linear layer."""
     return Dual(layer(dual.value), F.linear(dual.tangents, cast(nn.Linear, layer).weight))
+
+
+def joined(*duals: Dual) -> Dual:
+    """One after the other along the last axis; all of the same sites."""
+    return Dual(torch.cat([dual.value for dual in duals], -1), torch.cat([dual.tangents for dual in duals], -1))
 
 
 def value_and_jacobian(network: nn.Module, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites outputs"], Float[Tensor, "*sites outputs d"]]:

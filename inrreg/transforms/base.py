@@ -67,6 +67,14 @@ class Transform(nn.Module, ABC):
 
         return NumericInverse(self, tolerance_mm)
 
+    def counterpart(self) -> "Transform":
+        """The map that is fitted beside this one to undo it, as closely as a penalty made it; any transform has an ``inverse``, solved for.
+
+        Raises:
+            TransformError: nothing was fitted beside this one.
+        """
+        raise TransformError(f"{type(self).__name__} has no map for the way back beside it; fit one that has, NeuralModel('nephi') without `lattice_mm`, or ask for inverse()")
+
     def refine(self, spacing_mm: float) -> None:
         """Give the transform finer degrees of freedom without changing the map.
 

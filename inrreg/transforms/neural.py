@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from inrreg.errors import TransformError
-from inrreg.fields import EXECUTION, FIELDS, Annealed, value_and_jacobian
+from inrreg.fields import EXECUTION, FIELDS, Annealed, TwoWay, value_and_jacobian
 from inrreg.image import Image
 from inrreg.sampling import spatial_gradient, spline_combination
 from inrreg.space import Cube, Grid
@@ -44,6 +44,9 @@ class Neural(Transform):
         if not isinstance(self.network, Annealed):
             raise TransformError(f"Neural has no lattice to refine to {spacing_mm} mm, and {type(self.network).__name__} no bandwidth to raise; leave `control_spacing` out of its levels")
         self.network.anneal(4 * spacing_mm / self.cube.half_width)
+
+    def counterpart(self) -> Transform:
+        return Neural(self.network.counterpart(), self.cube, self.scale_mm) if isinstance(self.network, TwoWay) else super().counterpart()
 
     def _unit(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
         return self.cube.to_unit(points).to(next(self.network.parameters()).dtype)
