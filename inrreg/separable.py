@@ -21,8 +21,11 @@ Matrix = NDArray[np.float64]
 
 
 def apply_along_axes(data: Float[Tensor, "c *shape"], matrices: Sequence[Matrix | Tensor]) -> Float[Tensor, "c *out"]:
-    """data[c, i, j, k] -> sum over (a, b, c) of M0[i, a] M1[j, b] M2[k, c] data[c, a, b, c]; ``matrices`` are one ``[out, in]`` an axis."""
-    for axis, matrix in enumerate(matrices, start=1):
+    """data[c, i, j, k] -> sum over (a, b, c) of M0[i, a] M1[j, b] M2[k, c] data[c, a, b, c]; ``matrices`` are one ``[out, in]`` an axis.
+
+    The axis that grows least, or shrinks most, comes first: the others then work on less.
+    """
+    for axis, matrix in sorted(enumerate(matrices, start=1), key=lambda numbered: numbered[1].shape[0] / numbered[1].shape[1]):
         weights = torch.as_tensor(matrix, dtype=data.dtype, device=data.device)
         if axis == data.ndim - 1:
             data = data @ weights.T

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from inrreg.features import Feature, intensities
 from inrreg.image import Image
+from inrreg.interpolation import Placement, interpolated, within
 from inrreg.sampling import inside, inside_at, linear, linear_at, sampler_coordinates
 from inrreg.sites import Sites
-from inrreg.transforms import Transform
+from inrreg.transforms import Linear, Transform, identity
 
 
 class Level:
@@ -81,9 +82,10 @@ class Step:
         return self.samples.fixed(feature)
 
     def warped(self, feature: Feature = intensities) -> Float[Tensor, "b c *lattice"]:
-        """Values of the moving image where the sites are mapped to."""
+        """Values of the moving image where the sites are mapped to; those at sites without weight mean nothing."""
         if feature not in self._warped:
-            self._warped[feature] = linear_at(self.level.feature("moving", feature).data, self._coordinates).transpose(0, 1)
+            data = self.level.feature("moving", feature).data
+            self._warped[feature] = self._interpolated(data) if self._placement is None else interpolated(data, self.displacement[0], self._placement)[None]
         return self._warped[feature]
 
     @cached_property
@@ -101,24 +103,42 @@ class Step:
     @cached_property
     def weight(self) -> Float[Tensor, "b 1 *lattice"]:
         """How much each site counts: fixed mask, moving mask, and whether it is mapped into the moving image. No gradient."""
-        if self.all_inside and self.level.moving_mask is None:
-            return self.samples.weight
-        weight = self.samples.weight * self._validity[:, None]
+        weight = self.samples.weight if self.all_inside else self._weight_inside
         if self.level.moving_mask is not None:
             with torch.no_grad():
-                weight = weight * linear_at(self.level.moving_mask.data, self._coordinates).transpose(0, 1)
+                weight = weight * self._interpolated(self.level.moving_mask.data)
         return weight
 
     @cached_property
     def all_inside(self) -> bool:
         """Whether every site that counts is mapped into the moving image."""
-        return bool(((self._validity[:, None] > 0) | (self.samples.weight == 0)).all())
+        return torch.equal(self._weight_inside, self.samples.weight)
+
+    @cached_property
+    def _weight_inside(self) -> Float[Tensor, "b 1 *lattice"]:
+        return self.samples.weight * self._validity[:, None]
 
     @cached_property
     def jacobian(self) -> Float[Tensor, "b *lattice d d"]:
         """I + Du at the sites, mm per mm."""
         grid = self.sites.grid
         return self.transform.jacobian(self.sites.points) if grid is None else self.transform.jacobian_on(grid)[None]
+
+    @property
+    def _placement(self) -> Placement | None:
+        """Where the sites of a grid lie in the moving image, in closed form where the start is linear: for the cache of a CPU; a GPU is served better by torch."""
+        grid, start = self.sites.grid, identity(self.transform.ndim) if self.initial is None else self.initial
+        if grid is None or not isinstance(start, Linear) or self.level.moving.device.type != "cpu":
+            return None
+
+        def placed() -> Placement:
+            matrix = start.homogeneous().numpy()
+            return Placement.through(grid, self.level.moving.grid, matrix[:-1, :-1], matrix[:-1, -1], self.samples.weight[0, 0] != 0)
+
+        return self.samples.kept(("placement", self.initial), placed)
+
+    def _interpolated(self, data: Tensor) -> Tensor:
+        return linear_at(data, self._coordinates).transpose(0, 1)
 
     @cached_property
     def _coordinates(self) -> Tensor:
@@ -127,6 +147,8 @@ class Step:
 
     @cached_property
     def _validity(self) -> Tensor:
+        if self._placement is not None:
+            return within(self.displacement[0].detach(), self.level.moving.grid.shape, self._placement)[None]
         return inside_at(self.level.moving.grid, self._coordinates.detach())
 
 

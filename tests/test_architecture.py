@@ -20,7 +20,7 @@ PACKAGES = ("inrreg", "graphreg")
 
 FLOORS = [
     {"errors", "space"},
-    {"image", "masks", "matrix", "separable", "sampling", "fields"},
+    {"image", "interpolation", "masks", "matrix", "separable", "sampling", "windows", "fields"},
     {"warp", "sites", "step", "transforms", "similarity", "penalties", "optimisation", "features"},
     {"registration", "refinement", "bidirectional", "start", "alignment", "pyramid", "pair", "stage", "guarded", "metamorphosis", "graphreg"},
     {"presets", "io", "report", "evaluation", "phantoms", "checks", "measure", "settings", "result", "judge", "pairs"},

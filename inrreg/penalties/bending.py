@@ -1,6 +1,7 @@
 """Second-order smoothness (Rueckert et al., IEEE TMI 1999)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,5 +28,33 @@ class Bending:
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         if min(step.sites.lattice) < 2:
             raise InputError("the bending energy needs neighbouring sites: give its level a grid or patches as penalty_sampler, not loose points")
-        slopes = [step.jacobian.diff(dim=axis + 1) / h for axis, h in enumerate(step.sites.spacing)]
-        return torch.stack([slope.square().sum((-1, -2)).mean() for slope in slopes]).sum()
+        return _SquaredSlopes.apply(step.jacobian, step.sites.spacing)
+
+
+class _SquaredSlopes(torch.autograd.Function):
+    """Sum over lattice axes of the mean over neighbours of |difference / spacing|^2, with its derivative: an entry of the Jacobian after the other, each of which stays in the cache."""
+
+    @staticmethod
+    def forward(ctx: Any, jacobian: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        gradient, total = torch.empty_like(jacobian), jacobian.new_zeros(())
+        for entry, derivative in zip(_entries(jacobian), _entries(gradient), strict=True):
+            derivative.zero_()
+            for axis, h in enumerate(spacing, start=1):
+                slope = entry.diff(dim=axis)
+                n, factor = slope.shape[axis], 1 / (slope.numel() * h**2)
+                total += factor * slope.square().sum()
+                slope *= 2 * factor
+                derivative.narrow(axis, 1, n).add_(slope)
+                derivative.narrow(axis, 0, n).sub_(slope)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.saved_tensors[0], None
+
+
+def _entries(jacobian: Float[Tensor, "b *lattice d d"]) -> list[Float[Tensor, "b *lattice"]]:
+    """Views of the d x d entries."""
+    return [entry for row in jacobian.unbind(-2) for entry in row.unbind(-1)]

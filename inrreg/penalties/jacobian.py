@@ -32,4 +32,7 @@ class Folding:
     name: str = "folding"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        return ((self.least - determinant(step.jacobian)) / self.least).clamp(min=0).square().mean()
+        below = determinant(step.jacobian.detach()) < self.least  # few sites or none: the others have no derivative, and none is computed
+        if not bool(below.any()):
+            return step.jacobian.new_zeros(())
+        return ((self.least - determinant(step.jacobian[below])) / self.least).square().sum() / below.numel()

@@ -13,6 +13,7 @@ from torch import Tensor
 from inrreg.errors import InputError
 from inrreg.features import Feature, intensities
 from inrreg.separable import box_sum
+from inrreg.similarity.local import FixedSide, correlation_sum
 from inrreg.step import Step
 
 LEAST_FLATNESS = 1e-3
@@ -37,20 +38,21 @@ class LNCC:
     name: str = "lncc"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        local = self.map(step)
-        return 1 - (step.weight * local).sum() / step.weight.sum().clamp(min=1e-6) / local.shape[1]
+        fixed, weight, radii = step.fixed(self.feature), step.weight, self.radii(step.sites.spacing, step.sites.lattice)
+        known = step.samples.kept((self, "fixed"), lambda: FixedSide(fixed, step.samples.weight, radii))
+        return 1 - correlation_sum(step.warped(self.feature), weight, known, self._floors(step)) / weight.sum().clamp(min=1e-6) / fixed.shape[1]
 
     def map(self, step: Step) -> Float[Tensor, "b c *lattice"]:
         """The local correlation in [-1, 1] at every site."""
         fixed, warped, weight = step.fixed(self.feature), step.warped(self.feature), step.weight
         radii = self.radii(step.sites.spacing, step.sites.lattice)
-        if weight is step.samples.weight:
-            moments = step.samples.kept((self, "moments"), lambda: local_moments(fixed, weight, radii))
-        else:
-            moments = local_moments(fixed, weight, radii)
+        return local_correlation(fixed, warped, weight, radii, local_moments(fixed, weight, radii), self._floors(step))
+
+    def _floors(self, step: Step) -> tuple[Tensor, Tensor]:
+        """What is added to the variances of the fixed and of the warped image."""
         floor = max(self.flatness, LEAST_FLATNESS) ** 2
-        fixed_spread = step.samples.kept((self, "spread"), lambda: spread(fixed, step.samples.weight))
-        return local_correlation(fixed, warped, weight, radii, moments, (floor * fixed_spread, floor * spread(warped.detach(), weight)))
+        fixed_spread = step.samples.kept((self, "spread"), lambda: spread(step.fixed(self.feature), step.samples.weight))
+        return floor * fixed_spread, floor * spread(step.warped(self.feature).detach(), step.weight)
 
     def radii(self, spacing: Sequence[float], lattice: Sequence[int]) -> tuple[int, ...]:
         """Half the window in sites along each axis, at least one."""

@@ -1,6 +1,7 @@
 """Free-form deformation: a lattice of cubic B-spline coefficients (Rueckert et al., IEEE TMI 1999)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -89,17 +90,24 @@ def computed_spline(coefficients: Float[Tensor, "d *lattice"], lattice: Grid) ->
 
 
 def render(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d"]:
-    """The spline combination at every voxel of an aligned ``grid``."""
-    return apply_along_axes(coefficients, resampling(grid, lattice, order=3)).movedim(0, -1)
+    """The spline combination at every voxel of an aligned ``grid``; each component lies in one piece in memory."""
+    return apply_along_axes(coefficients, _matrices(grid, lattice, None, coefficients.dtype, coefficients.device)).movedim(0, -1)
 
 
 def render_jacobian(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d d"]:
-    """I + Du at every voxel of an aligned ``grid``, by world axes."""
+    """I + Du at every voxel of an aligned ``grid``, by world axes; each entry lies in one piece in memory."""
     d = lattice.ndim
-    along_index = [apply_along_axes(coefficients, resampling(grid, lattice, order=3, derivatives=[int(a == axis) for a in range(d)])) for axis in range(d)]
-    world = torch.as_tensor(np.linalg.inv(lattice.direction), dtype=coefficients.dtype, device=coefficients.device)
-    gradient = torch.stack(along_index, -1).movedim(0, -2) @ world
-    return gradient + torch.eye(d, dtype=coefficients.dtype, device=coefficients.device)
+    along_index = [apply_along_axes(coefficients, _matrices(grid, lattice, axis, coefficients.dtype, coefficients.device)) for axis in range(d)]
+    world = torch.as_tensor(np.linalg.inv(lattice.direction).T, dtype=coefficients.dtype, device=coefficients.device)
+    gradient = (world @ torch.stack(along_index).flatten(1)).reshape(d, d, *grid.shape)
+    return (gradient + torch.eye(d, dtype=coefficients.dtype, device=coefficients.device).reshape(d, d, *[1] * d)).movedim((1, 0), (-2, -1))
+
+
+@lru_cache(maxsize=64)
+def _matrices(grid: Grid, lattice: Grid, derivative: int | None, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """The matrices of a spline, or of its derivative by mm along one index axis: kept, for the steps of a level ask for the same ones over and over."""
+    matrices = resampling(grid, lattice, order=3, derivatives=[int(axis == derivative) for axis in range(grid.ndim)])
+    return [torch.as_tensor(matrix, dtype=dtype, device=device) for matrix in matrices]
 
 
 @dataclass(frozen=True)
