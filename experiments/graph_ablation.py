@@ -6,7 +6,6 @@ On the pairs of ``experiments.lung_phantoms``, after start and aligned masks. Th
 start leaves. Loopy min-sum is given a window of four steps between neighbours, which bounds its time. ``--quick`` takes four seeds.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,7 @@ import torch
 
 from experiments.cases import saved_pair
 from experiments.lung_phantoms import SEEDS, phantom
-from experiments.tables import Table, write_summary
+from experiments.tables import Table, study_parser, write_summary
 from graphreg import (
     Foerstner,
     GraphRegistration,
@@ -86,11 +85,9 @@ def row(pair: Pair, initial: Transform, stage: GraphRegistration | None, landmar
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = study_parser(__doc__)
     parser.add_argument("--seeds", choices=sorted(SEEDS), default="dev")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -101,8 +98,7 @@ def main() -> None:
         for name, stage in arms().items():
             if not table.has(seed=seed, arm=name):
                 entry = {"seed": seed, "arm": name, "threads": arguments.threads, **row(pair, initial, stage, folder / "landmarks.csv")}
-                table.add(entry)
-                print({key: round(value, 3) if isinstance(value, float) else value for key, value in entry.items()}, flush=True)
+                table.tell(entry)
     reached = {name: table.mean("mean_mm", arm=name) for name in arms()}
     whole = reached["as it stands"]
     entries = [{"measure": f"{name}, mean mm", "value": value, "target": "more than as it stands", "met": None if value is None or whole is None else value > whole} for name, value in reached.items()]

@@ -7,7 +7,6 @@ costs. GraphRegNet is trained in DIR on seeds 300 to 315 (or taken from ``--mode
 tuned. ``--quick`` trains on 4 pairs for a few epochs and compares on 2.
 """
 
-import argparse
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.tables import Table, write_summary
+from experiments.tables import Table, study_parser, write_summary
 from graphreg import Foerstner, GraphRegistration, Independent, Labels, MeanField, NearestNeighbours, Quadratic, Search, TreeMinSum
 from graphreg.network import Architecture, GraphRegNet, Learned, load_network, save_network
 from graphreg.training import Training, train
@@ -131,10 +130,8 @@ def claims(table: Table, seconds: float | None) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = study_parser(__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--seeds", choices=("test", "dev"), default="test")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--threads", type=int, default=1)

@@ -7,14 +7,13 @@ image 0000 (fixed; exhale in LungCT) to 0001. Landmarks judge and are not seen. 
 rounded to the nearest moving voxel. ``--quick`` takes the first two cases of each cohort.
 """
 
-import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.tables import Table, write_summary
+from experiments.tables import Table, study_parser, write_summary
 from inrreg import register
 from inrreg.errors import InputError
 from inrreg.evaluation import landmark_error
@@ -143,8 +142,7 @@ def study(data: Path, output: Path, preset: Preset, *, quick: bool = False, resu
             if table.has(**key):
                 continue
             row = {**key, "threads": threads, **run(case, preset, threads)}
-            table.add(row)
-            print({name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}, flush=True)
+            table.tell(row)
     complete = {cohort: _complete(cohort, members, table, preset.name) for cohort, members in cohorts.items()}
     write_summary(output, claims(table, preset.name, complete))
     return table
@@ -157,12 +155,10 @@ def _complete(cohort: str, members: list[Case], table: Table, preset: str) -> bo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--preset", default="lung")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     study(arguments.data, arguments.output, named_preset(arguments.preset), quick=arguments.quick, resume=arguments.resume, threads=arguments.threads)

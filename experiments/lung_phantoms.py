@@ -7,7 +7,6 @@ An arm is a preset, or a part of the lung preset: ``headers, continuous`` has th
 do, both with the pyramid that the preset had before it searched. ``--quick`` takes four seeds. ``hashes.json`` beside this file tells whether a pair is the one that was meant.
 """
 
-import argparse
 import hashlib
 import json
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 
 from experiments.cases import saved_pair
-from experiments.tables import Table, write_summary
+from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg import Result, register
 from inrreg.alignment import MaskAlignment
 from inrreg.io import read_image, read_point_pairs
@@ -111,18 +110,13 @@ def claims(table: Table) -> list[dict[str, Any]]:
         ("refined, worst seed mm", worst("lung"), "<=", 1.5),
         ("slowest run, s", worst("lung", "seconds"), "<=", 150.0),
     ]
-    return [
-        {"measure": name, "value": value, "target": f"{sign} {target:g}", "met": None if value is None else (value > target if sign == ">" else value <= target)}
-        for name, value, sign, target in entries
-    ]
+    return judged(entries)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = study_parser(__doc__)
     parser.add_argument("--seeds", choices=sorted(SEEDS), default="test")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     table = Table(arguments.output, ("seed", "arm"), arguments.resume)
@@ -136,8 +130,7 @@ def main() -> None:
         for seed, pair in pairs.items():
             if not table.has(seed=seed, arm=name):
                 for row in rows(seed, pair, name, chosen, arguments.threads):
-                    table.add(row)
-                    print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
+                    table.tell(row)
     write_summary(arguments.output, claims(table))
 
 

@@ -6,7 +6,6 @@ Each run is one call of the command line in a process of its own. The cases are 
 the brain. The result folders stay in DIR, to be looked at and scored by others.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cases import BRAIN, LIVER, LUNG, Case
-from experiments.tables import Table, write_summary
+from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg.result import load
 
 NAMED = {**dict.fromkeys(LUNG, "lung"), **dict.fromkeys(LIVER, "liver"), **dict.fromkeys(BRAIN, "brain")}
@@ -62,7 +61,7 @@ def claims(table: Table) -> list[dict[str, Any]]:
         ("default over brain preset, 1 - Dice", _ratio(_missing_dice(one(brain, "dice", "default")), _missing_dice(one(brain, "dice", "brain"))), 1.25),
         ("largest peak memory, MB", max((float(row["memory_mb"]) for row in table.rows), default=None), 4096.0),
     ]
-    return [{"measure": name, "value": value, "target": f"<= {target:g}", "met": None if value is None else value <= target} for name, value, target in upper]
+    return judged((name, value, "<=", target) for name, value, target in upper)
 
 
 def _missing_dice(dice: float | None) -> float | None:
@@ -74,10 +73,8 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = study_parser(__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     table = Table(arguments.output, ("case", "preset"), arguments.resume)
@@ -89,8 +86,7 @@ def main() -> None:
                 continue
             folder = arguments.output / name.replace("/", "_") / preset
             row = {"case": name, "anatomy": named, "preset": preset, "threads": arguments.threads, **run(Case(name), preset, folder, arguments.threads)}
-            table.add(row)
-            print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
+            table.tell(row)
     write_summary(arguments.output, claims(table))
 
 

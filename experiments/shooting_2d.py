@@ -12,7 +12,6 @@ evaluations of cost and gradient of both. Its kernel, steps and weights are thos
 squared differences between the fixed image and the moving one resampled through the map, outside the lesion. ``--quick`` takes the C and one brain.
 """
 
-import argparse
 import os
 import subprocess
 import tempfile
@@ -30,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from experiments.cases import Case
-from experiments.tables import Table, write_summary
+from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg.evaluation import jacobian_determinant_of_field
 from inrreg.image import Image
 from inrreg.metamorphosis import Gaussian, Hamiltonian, Metamorphosis, Resolution, Within, lddmm, metamorphosis, weighted_metamorphosis
@@ -157,17 +156,12 @@ def claims(table: Table) -> list[dict[str, Any]]:
             for name, measure, target in (("outside", "map-only half SSD outside over Demeter's", 1.0), ("seconds", "time over Demeter's", 0.5)):
                 over = None if mine[name] is None or theirs[name] is None else mine[name] / theirs[name]
                 entries.append((f"{case}, {method}: {measure}", over, "<=", target))
-    return [
-        {"measure": name, "value": value, "target": f"{sign} {target:g}", "met": None if value is None else (value > target if sign == ">" else value <= target)}
-        for name, value, sign, target in entries
-    ]
+    return judged(entries)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = study_parser(__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--demeter", type=Path, help="the Python of Demeter's environment")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -181,8 +175,7 @@ def main() -> None:
         for method, tool, measure in [("identity", "none", untouched), *[(method, tool, run) for method in METHODS for tool, run in tools.items()]]:
             if not table.has(case=name, method=method, tool=tool):
                 row = {"case": name, "method": method, "tool": tool, **measure(case, method)}
-                table.add(row)
-                print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
+                table.tell(row)
     write_summary(arguments.output, claims(table))
 
 

@@ -7,16 +7,14 @@ each seen on the whole grid (the SIREN rendered on the lattice) and at random pa
 The cases are the development set. ``--quick`` takes one liver pair.
 """
 
-import argparse
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 import torch
 
 from experiments.cases import LIVER, LUNG, Case
-from experiments.tables import Table, write_summary
+from experiments.tables import Table, study_parser, write_summary
 from inrreg.alignment import MaskAlignment
 from inrreg.features import RobustWindow
 from inrreg.presets import preset
@@ -52,10 +50,8 @@ def arms() -> list[Arm]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = study_parser(__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -71,8 +67,7 @@ def main() -> None:
             results = run_stages((Start(), MaskAlignment(), arm.registration), pair, None)
             seconds, steps = time.perf_counter() - started, len(results[-1].history)
             row = {"case": name, "arm": arm.name, "seconds": seconds, "steps": steps, "ms_per_step": 1e3 * results[-1].seconds / steps, **case.score(results[-1].transform)}
-            table.add(row)
-            print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
+            table.tell(row)
     write_summary(arguments.output, [{"measure": f"liver mean error, {arm.name}", "value": table.mean("liver_mean_mm", arm=arm.name), "unit": "mm", "target": None, "met": None} for arm in arms()])
 
 

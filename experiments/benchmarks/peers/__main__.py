@@ -9,7 +9,6 @@ between the mask centroids, where there are masks. Every field is judged by the 
 ratios to the best peer, ``summary.json`` the targets. With ``--resume --threads 2`` into the same DIR the speed-up by a second thread is said too.
 """
 
-import argparse
 import csv
 import os
 import shutil
@@ -26,7 +25,7 @@ from experiments.benchmarks.peers.claims import CONVEXADAM, claims
 from experiments.benchmarks.peers.compare import bootstrap, landmark_medians, medians, paired, write
 from experiments.benchmarks.peers.tools import OURS, PEERS, Tool
 from experiments.cases import LUNG
-from experiments.tables import Table, write_summary
+from experiments.tables import Table, study_parser, write_summary
 from inrreg.errors import RegistrationError
 from inrreg.evaluation import landmark_distances
 from inrreg.io import read_displacement, read_point_pairs
@@ -93,8 +92,7 @@ def study(benchmarks: list[Benchmark], chosen: list[Tool], output: Path, *, thre
                 folder = place(output, benchmark.case.name, tool.name, threads, repeat)
                 found = {**key, "anatomy": benchmark.anatomy, "session": session, **row(tool, benchmark, folder, threads)}
                 keep(folder, field=repeat == 1)
-                table.add(found)
-                print({name: round(value, 3) if isinstance(value, float) else value for name, value in found.items()}, flush=True)
+                table.tell(found)
     summaries = medians(table.rows, benchmarks)
     write(summaries, output / "medians.csv")
     write_summary(output, claims(summaries, interval(table, output, threads), threads))
@@ -102,13 +100,11 @@ def study(benchmarks: list[Benchmark], chosen: list[Tool], output: Path, *, thre
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = study_parser(__doc__)
     parser.add_argument("--cases", nargs="+", default=list(cases.GROUPS), metavar="NAME")
     parser.add_argument("--tools", nargs="+", default=[OURS, *PEERS], metavar="NAME")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--data", type=Path, help="folder of the shared cases; else the environment variable INRREG_DATA names it")
     parser.add_argument("--peers-python", default=sys.executable, metavar="PYTHON")
     arguments = parser.parse_args()

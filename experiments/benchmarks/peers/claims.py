@@ -6,20 +6,17 @@ from typing import Any
 from experiments.benchmarks.peers.compare import Row, of
 from experiments.benchmarks.peers.tools import PEERS
 from experiments.cases import BRAIN, LIVER, LUNG
+from experiments.tables import Claim, judged
 
 CONVEXADAM, IDIR = "convexadam", "inrreg:idir"
 PATIENCE_S = 300.0
 """A peer on the brain counts if it is done within this."""
-Claim = tuple[str, float | None, str, float]
 
 
 def claims(rows: Sequence[Row], interval_mm: tuple[float, float] | None, threads: int) -> list[dict[str, Any]]:
     """Every claim; ``interval_mm`` is that of ours - convexAdam's on the lung landmarks. What was not run has no value."""
     entries = [*_lung(rows, interval_mm, threads), *_liver(rows, threads), *_brain(rows, threads), *_against_idir(rows, threads), *_machine(rows)]
-    reached = {"<": float.__lt__, "<=": float.__le__, ">": float.__gt__, ">=": float.__ge__}
-    return [
-        {"measure": measure, "value": value, "target": f"{sign} {target:g}", "met": None if value is None else reached[sign](float(value), float(target))} for measure, value, sign, target in entries
-    ]
+    return judged(entries)
 
 
 def ratio(a: Row, b: Row, column: str) -> float | None:
