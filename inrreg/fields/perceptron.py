@@ -10,10 +10,10 @@ from torch.nn.utils import skip_init
 
 from inrreg.errors import InputError
 from inrreg.fields.siren import zero_layer
-from inrreg.fields.tangents import ACTIVATIONS, Dual, linear_dual, through, through_dual
+from inrreg.fields.tangents import ACTIVATIONS, Dual, Layered
 
 
-class Perceptron(nn.Module):
+class Perceptron(Layered):
     """``depth`` layers of ``width``, each with a ``relu`` or a ``softplus``, and a linear output that starts at zero.
 
     With ReLUs the field is linear in pieces: its second derivative is 0 wherever there is one. Either sees little detail; ``FourierPerceptron`` sees more.
@@ -22,27 +22,11 @@ class Perceptron(nn.Module):
         InputError: another activation.
     """
 
-    layers: nn.ModuleList
-    output: nn.Module
-
     def __init__(self, ndim: int, outputs: int, width: int = 128, depth: int = 3, activation: Literal["relu", "softplus"] = "softplus", generator: torch.Generator | None = None) -> None:
-        super().__init__()
         if activation not in ACTIVATIONS:
             raise InputError(f"no activation is called {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
-        self.activations = (ACTIVATIONS[activation],) * depth
-        self.layers = nn.ModuleList([rectified_layer(ndim if i == 0 else width, width, generator) for i in range(depth)])
-        self.output = zero_layer(width, outputs)
-
-    def forward(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites outputs"]:
-        return self.output(through(self.layers, self.activations, points))
-
-    def value_and_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites outputs"], Float[Tensor, "*sites outputs d"]]:
-        """Values and their derivatives by the cube coordinates."""
-        return self.dual(Dual.at(points)).result()
-
-    def dual(self, dual: Dual) -> Dual:
-        """Its output for an input with derivatives: what an encoding in front of it asks."""
-        return linear_dual(self.output, through_dual(self.layers, self.activations, dual))
+        hidden = [rectified_layer(ndim if i == 0 else width, width, generator) for i in range(depth)]
+        super().__init__(hidden, [ACTIVATIONS[activation]] * depth, zero_layer(width, outputs))
 
 
 class FourierPerceptron(nn.Module):

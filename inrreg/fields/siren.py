@@ -3,39 +3,25 @@
 import math
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import skip_init
 
-from inrreg.fields.tangents import Dual, Sine, linear_dual, through, through_dual
+from inrreg.fields.tangents import Layered, Sine
 
 
-class Siren(nn.Module):
+class Siren(Layered):
     """Cube coordinates ``[*sites, d]`` -> ``[*sites, outputs]`` through ``depth`` sine layers of ``width``; smooth, so every derivative exists.
 
     ``omega`` scales the first layer's frequencies (cycles over the cube), ``omega_hidden`` the others'. The linear output
     starts at zero: the field starts as the identity.
     """
 
-    layers: nn.ModuleList
-    output: nn.Module
+    activations: tuple[Sine, ...]
 
     def __init__(self, ndim: int, outputs: int, width: int = 128, depth: int = 3, omega: float = 10.0, omega_hidden: float = 30.0, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        self.activations = (Sine(omega),) + (Sine(omega_hidden),) * (depth - 1)
-        hidden = [sine_layer(ndim if i == 0 else width, width, activation.omega, generator, first=i == 0) for i, activation in enumerate(self.activations)]
-        self.layers, self.output = nn.ModuleList(hidden), zero_layer(width, outputs)
-
-    def forward(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites outputs"]:
-        return self.output(through(self.layers, self.activations, points))
-
-    def value_and_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites outputs"], Float[Tensor, "*sites outputs d"]]:
-        """Values and their derivatives by the cube coordinates."""
-        return self.dual(Dual.at(points)).result()
-
-    def dual(self, dual: Dual) -> Dual:
-        """Its output for an input with derivatives."""
-        return linear_dual(self.output, through_dual(self.layers, self.activations, dual))
+        activations = (Sine(omega),) + (Sine(omega_hidden),) * (depth - 1)
+        hidden = [sine_layer(ndim if i == 0 else width, width, activation.omega, generator, first=i == 0) for i, activation in enumerate(activations)]
+        super().__init__(hidden, activations, zero_layer(width, outputs))
 
 
 def sine_layer(inputs: int, outputs: int, omega: float, generator: torch.Generator | None, first: bool = False) -> nn.Linear:

@@ -122,6 +122,25 @@ def linear_dual(layer: nn.Module, dual: Dual) -> Dual:
     return Dual(layer(dual.value), F.linear(dual.tangents, cast(nn.Linear, layer).weight))
 
 
+class Layered(nn.Module):
+    """Cube coordinates ``[*sites, d]`` -> ``[*sites, outputs]`` through linear layers, each followed by its activation, and a linear output."""
+
+    def __init__(self, layers: Iterable[nn.Module], activations: Iterable[Activation], output: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.activations, self.output = nn.ModuleList(layers), tuple(activations), output
+
+    def forward(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites outputs"]:
+        return self.output(through(self.layers, self.activations, points))
+
+    def value_and_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites outputs"], Float[Tensor, "*sites outputs d"]]:
+        """Values and their derivatives by the cube coordinates."""
+        return self.dual(Dual.at(points)).result()
+
+    def dual(self, dual: Dual) -> Dual:
+        """Its output for an input with derivatives: what an encoding in front of it asks."""
+        return linear_dual(self.output, through_dual(self.layers, self.activations, dual))
+
+
 def joined(*duals: Dual) -> Dual:
     """One after the other along the last axis; all of the same sites."""
     return Dual(torch.cat([dual.value for dual in duals], -1), torch.cat([dual.tangents for dual in duals], -1))
