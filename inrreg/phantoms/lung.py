@@ -13,7 +13,7 @@ from inrreg.errors import InputError
 from inrreg.image import Image, LabelImage, Points
 from inrreg.phantoms.anatomy import BOX_MM, Thorax
 from inrreg.phantoms.breathing import LARGEST_LIFT_MM, REGION_MM, Breathing
-from inrreg.phantoms.pair import PhantomPair, amplitude_for, dense_displacement, in_parts, oblique_grid, seen
+from inrreg.phantoms.pair import PhantomPair, amplitude_for, dense_displacement, in_parts, oblique_grid, seen, spread_out
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.scan import Chest, scan
 from inrreg.phantoms.skeleton import rib_lines, ribs
@@ -86,10 +86,10 @@ def lung_pair(
     fixed_grid = oblique_grid(shape, spacing, _CENTER + _FIXED_SHIFT, _FIXED_TURN)
     moving_grid = oblique_grid(shape, spacing, _CENTER + _MOVING_SHIFT, _MOVING_TURN)
     frame = _BodyFrame(tuple(_CENTER.tolist()), float((fixed_grid.extent / BOX_MM).min()))
-    lung_marks = _spread_out(chest.trees.forks[thorax.lungs(chest.trees.forks) < -_MARK_DEPTH_MM], n_landmarks, for_landmarks)
+    lung_marks = spread_out(chest.trees.forks[thorax.lungs(chest.trees.forks) < -_MARK_DEPTH_MM], n_landmarks, for_landmarks)
     on_ribs = rib_lines(thorax)[:, 4:-4].reshape(-1, 3)
     in_view = inside(fixed_grid, frame.to_world(on_ribs)) * inside(moving_grid, frame.to_world(on_ribs)) > 0
-    rib_marks = _spread_out(on_ribs[in_view], n_rib_landmarks, for_landmarks)
+    rib_marks = spread_out(on_ribs[in_view], n_rib_landmarks, for_landmarks)
     part = 0.1 * motion_mm / frame.scale
     stirring, regions = RandomField.draw(for_motion, length_mm=28, components=3, waves=16), RandomField.draw(for_regions, REGION_MM, components=1, waves=48)
     resting = Breathing(thorax, 0.0, min(part, _LARGEST_STIR_MM), part, stirring, uneven, regions)
@@ -116,20 +116,3 @@ def _calibrated(resting: Breathing, frame: _BodyFrame, motion_mm: float, marks: 
         return frame.scale * float((replace(resting, lift_mm=lift_mm)(marks) - marks).norm(dim=1).mean())
 
     return replace(resting, lift_mm=amplitude_for(mean_motion, motion_mm, LARGEST_LIFT_MM))
-
-
-def _spread_out(candidates: Float[Tensor, "n 3"], count: int, rng: np.random.Generator) -> Float[Tensor, "count 3"]:
-    """``count`` of the candidates, far from each other: each is the one farthest from those before it.
-
-    Raises:
-        InputError: there are fewer candidates.
-    """
-    if count > len(candidates):
-        raise InputError(f"{count} landmarks were asked for, but this phantom has {len(candidates)} places for them; ask for fewer")
-    distance = torch.full((len(candidates),), float("inf"), dtype=torch.float64)
-    chosen, last = [], int(rng.integers(len(candidates)))
-    for _ in range(count):
-        chosen.append(last)
-        distance = torch.minimum(distance, (candidates - candidates[last]).norm(dim=1))
-        last = int(distance.argmax())
-    return candidates[chosen]

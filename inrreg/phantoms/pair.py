@@ -83,6 +83,23 @@ def amplitude_for(mean_motion: Callable[[float], float], target_mm: float, large
     return float(brentq(lambda amplitude: mean_motion(amplitude) - target_mm, 0.0, largest, xtol=1e-9 * max(largest, 1.0)))
 
 
+def spread_out(candidates: Float[Tensor, "n 3"], count: int, rng: np.random.Generator) -> Float[Tensor, "count 3"]:
+    """``count`` of the candidates, far from each other: each is the one farthest from those before it.
+
+    Raises:
+        InputError: there are fewer candidates.
+    """
+    if count > len(candidates):
+        raise InputError(f"{count} landmarks were asked for, but this phantom has {len(candidates)} places for them; ask for fewer")
+    distance = torch.full((len(candidates),), float("inf"), dtype=torch.float64)
+    chosen, last = [], int(rng.integers(len(candidates)))
+    for _ in range(count):
+        chosen.append(last)
+        distance = torch.minimum(distance, (candidates - candidates[last]).norm(dim=1))
+        last = int(distance.argmax())
+    return candidates[chosen]
+
+
 def save_pair(pair: PhantomPair, folder: Path) -> None:
     """Write ``fixed``, ``moving``, ``fixed_mask``, ``moving_mask`` and ``displacement`` (``.nii.gz``) and ``landmarks.csv`` into ``folder``.
 

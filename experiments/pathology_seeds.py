@@ -1,0 +1,125 @@
+"""Brain phantoms with a lesion: which seeds are for tuning and which for testing, and what they make.
+
+    python -m experiments.pathology_seeds [--write]
+
+Both brains of ``brain_oasis_pair``, the fixed one for even and the moving one for odd seeds, in voxels of 2 mm. Prints each pair's digest beside the one that was meant, and what makes it acceptable.
+``pathology_hashes.json`` beside this file was written before anything was tuned; ``--write`` writes it anew, for a generator that has changed on purpose.
+"""
+
+import argparse
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
+
+from experiments.cases import Case
+from inrreg.evaluation import jacobian_determinant_of_field
+from inrreg.image import LabelImage
+from inrreg.io import read_image, read_labels
+from inrreg.phantoms.brain import FLUID, GREY, WHITE, Brain
+from inrreg.phantoms.ellipsoids import LARGEST_CM3, SMALLEST_CM3
+from inrreg.phantoms.lesions import Healthy, Pathology
+from inrreg.phantoms.pathology import PathologyPair, pathology_pair
+from inrreg.phantoms.resection import Resection
+from inrreg.phantoms.tumour import Tumour
+
+TEST: dict[str, tuple[int, ...]] = {"resection": tuple(range(3000, 3010)), "tumour": tuple(range(3100, 3110)), "healthy": tuple(range(3200, 3205))}
+DEVELOPMENT: dict[str, tuple[int, ...]] = {"resection": tuple(range(2000, 2004)), "tumour": tuple(range(2100, 2104)), "healthy": (2200, 2201)}
+"""Settings are chosen on ``DEVELOPMENT``; ``TEST`` only says what they reach."""
+KINDS: dict[str, Pathology] = {"resection": Resection(), "tumour": Tumour(), "healthy": Healthy()}
+LARGEST_RESIDUAL_MM = 0.5
+"""Where a tumour has crushed the tissue beside it, a quarter of a voxel."""
+HASHES = Path(__file__).with_name("pathology_hashes.json")
+
+_WHITE = (1, 5, 20, 24, 13, 17, 33, 10, 29)
+_FLUID = (3, 4, 11, 12, 22, 23, 19, 35)
+_HEMISPHERES = ((1, 2, 14, 15), (20, 21, 30, 31))
+"""Numbers of the 35 structures: white matter and what looks like it, ventricles with their plexus; white matter, cortex, hippocampus and amygdala, left and right. All others are grey."""
+_SULCI_MM, _CISTERNS_MM = 4.0, 8.0
+
+
+def _closed(mask: np.ndarray, radius_mm: float, spacing: np.ndarray) -> np.ndarray:
+    """``mask`` with its holes, and with what lies between parts less than twice ``radius_mm`` apart."""
+    margin = int(np.ceil(radius_mm / spacing.min())) + 1
+    padded = np.pad(mask, margin)
+    grown = distance_transform_edt(~padded, sampling=spacing) <= radius_mm
+    closed = binary_fill_holes((distance_transform_edt(grown, sampling=spacing) > radius_mm) | padded)
+    return closed[(slice(margin, -margin),) * 3]
+
+
+@lru_cache(maxsize=2)
+def oasis_brain(name: str) -> Brain:
+    """The ``fixed`` or ``moving`` brain of the pair, with hemispheres that hold their sulci but neither ventricles nor deep grey matter."""
+    folder = Case("brain_oasis_pair").folder
+    image, labels = read_image(folder / f"{name}.nii.gz"), read_labels(folder / f"{name}_labels.nii.gz")
+    numbers, spacing = labels.data[0].numpy(), image.grid.spacing
+    tissue = np.where(np.isin(numbers, _WHITE), WHITE, np.where((numbers == 0) | np.isin(numbers, _FLUID), FLUID, GREY)) * _closed(numbers > 0, _CISTERNS_MM, spacing)
+    resectable = np.zeros_like(numbers)
+    for side, structures in enumerate(_HEMISPHERES, 1):
+        inside = _closed(np.isin(numbers, structures), _SULCI_MM, spacing)
+        resectable[inside & ((numbers == 0) | np.isin(numbers, structures))] = side
+    return Brain(image, labels, LabelImage.from_array(tissue, image.grid, "tissue"), LabelImage.from_array(resectable, image.grid, "resectable"))
+
+
+def phantom(kind: str, seed: int) -> PathologyPair:
+    """The phantom of a seed."""
+    return pathology_pair(oasis_brain(("fixed", "moving")[seed % 2]), KINDS[kind], seed)
+
+
+def digest(pair: PathologyPair) -> str:
+    """SHA-256 of landmarks to 0.01 mm, images to a thousandth, and the masks."""
+    total = hashlib.sha256()
+    for view in (pair.fixed, pair.moving):
+        total.update((100 * view.landmarks.coords).round().to(torch.int32).numpy().tobytes())
+        total.update((1000 * view.image.data).round().to(torch.int16).numpy().tobytes())
+        total.update(view.absent.data.to(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def acceptance(pair: PathologyPair) -> dict[str, float]:
+    """The lesion's volume, the least and largest det J outside it, how far it moves the tissue at its edge, the inverse's residual."""
+    grid, absent, head = pair.fixed.image.grid, pair.fixed.absent.data[0] > 0, pair.fixed.mask.data[0] > 0
+    det = jacobian_determinant_of_field(pair.truth.vectors.detach(), grid)[head & ~absent]
+    motion = pair.truth.vectors.detach().norm(dim=-1)
+    residual = pair.inverse_residual()
+    return {
+        "lesion_cm3": float(absent.sum()) * float(np.prod(grid.spacing)) / 1000,
+        "moving_absent_cm3": float((pair.moving.absent.data > 0).sum()) * float(np.prod(pair.moving.image.grid.spacing)) / 1000,
+        "oedema_cm3": float((pair.oedema.data > 0).sum()) * float(np.prod(grid.spacing)) / 1000,
+        "det_min": float(det.min()),
+        "det_max": float(det.max()),
+        "motion_mm": float(motion[head & ~absent].mean()),
+        "largest_motion_mm": float(motion[head].max()),
+        "residual_mean_mm": float(residual.mean()),
+        "residual_max_mm": float(residual.max()),
+    }
+
+
+def acceptable(kind: str, found: dict[str, float]) -> bool:
+    """Whether the truth does not fold, its inverse undoes it, and the lesion has 1 to 40 cm3."""
+    size = found["lesion_cm3"] == 0 if kind == "healthy" else SMALLEST_CM3 <= found["lesion_cm3"] <= LARGEST_CM3
+    return size and found["det_min"] > 0 and found["residual_max_mm"] < LARGEST_RESIDUAL_MM
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    meant: dict[str, str] = json.loads(HASHES.read_text()) if HASHES.exists() else {}
+    made: dict[str, str] = {}
+    for kind, seeds in [*DEVELOPMENT.items(), *TEST.items()]:
+        for seed in seeds:
+            pair = phantom(kind, seed)
+            found, made[str(seed)] = acceptance(pair), digest(pair)
+            same = "as meant" if made[str(seed)] == meant.get(str(seed)) else "OTHER THAN MEANT"
+            print(kind, seed, same, "accepted" if acceptable(kind, found) else "NOT ACCEPTED", {name: round(value, 3) for name, value in found.items()}, flush=True)
+    if arguments.write:
+        HASHES.write_text(json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
