@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, arg
+from tyro.conf import DisallowNone, FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 import inrreg
 from inrreg.console import cohort_table, err, out, pairs_shown, progress_shown, set_up_logging, show_metrics
@@ -51,6 +51,10 @@ def register(
     moving_mask: OptionalFile = None,
     landmarks: OptionalFile = None,
     guide_landmarks: OptionalFile = None,
+    contrast: UseAppendAction[Annotated[tuple[tuple[Path, Path], ...], arg(metavar="FIXED MOVING", help_behavior_hint="(repeatable)")]] = (),
+    fixed_lesion_mask: OptionalFile = None,
+    moving_lesion_mask: OptionalFile = None,
+    mask_mode: Annotated[Literal["learn", "prior", "fixed"] | None, arg(metavar="{learn,prior,fixed}", help_behavior_hint="(default: prior with a lesion mask, learn without)")] = None,
     preset: Annotated[str, arg(metavar="NAME")] = "default",
     device: Device = "cpu",
     seed: Seed = 0,
@@ -69,7 +73,11 @@ def register(
         moving_mask: 1 where the moving image shall be used, on its grid.
         landmarks: CSV of point pairs (label,fixed_x,...,moving_z in RAS mm) that judge the result; the fit never sees them.
         guide_landmarks: CSV of point pairs that pull the fit.
-        preset: What is registered, or how: default, lung, liver, brain, neural, graph or idir.
+        contrast: A further contrast of the pair, seen at once with the first; what lies on another grid is resampled.
+        fixed_lesion_mask: 1 where the fixed image has no counterpart, on its grid; for the preset pathology.
+        moving_lesion_mask: The same of the moving image.
+        mask_mode: What to make of lesion masks: find what has no counterpart without any (learn), with their help (prior), or take them as they are (fixed).
+        preset: What is registered, or how: default, lung, liver, brain, pathology, neural, graph or idir.
         device: cpu, cuda or cuda:N.
         seed: Start of all random numbers.
         threads: CPU threads.
@@ -82,7 +90,9 @@ def register(
 
     set_up_logging(quiet, verbose)
     check_output(output)
-    job = prepare(fixed, moving, preset=preset, fixed_mask=fixed_mask, moving_mask=moving_mask, landmarks=landmarks, guide_landmarks=guide_landmarks, device=device, seed=seed, threads=threads)
+    masks: dict[str, Any] = {"fixed_mask": fixed_mask, "moving_mask": moving_mask, "fixed_lesion_mask": fixed_lesion_mask, "moving_lesion_mask": moving_lesion_mask, "mask_mode": mask_mode}
+    points: dict[str, Any] = {"landmarks": landmarks, "guide_landmarks": guide_landmarks}
+    job = prepare(fixed, moving, preset=preset, **masks, **points, contrasts=contrast, device=device, seed=seed, threads=threads)
     check_output(output, job.pair.fixed.grid)
     if dry_run:
         return _show_plan(job)

@@ -5,6 +5,7 @@ import torch
 
 from inrreg.errors import InputError
 from inrreg.image import Image, LabelImage
+from inrreg.sampling import linear
 from inrreg.space import Grid
 
 
@@ -19,6 +20,13 @@ def as_weight(mask: LabelImage | Image | None, grid: Grid, device: torch.device 
     if not bool((mask.data > 0.5).any()):
         raise InputError(f'{mask.name} is empty: no voxel is above 0.5, and 1 means "use this"; leave the mask out, or check that it belongs to the image')
     return Image((mask.data > 0.5).to(torch.float32).to(device), mask.grid, mask.name)
+
+
+def without(mask: Image, lesion: Image) -> Image:
+    """``mask`` (1 = use) less ``lesion`` (1 = has no counterpart), which may lie on any grid of the same image and is 0 beyond it."""
+    if lesion.grid.same_as(mask.grid):
+        return mask.with_data(mask.data * (1 - lesion.data))
+    return mask.with_data(mask.data * (1 - linear(lesion, mask.grid.points(device=mask.device), outside=0.0)))
 
 
 def dilated(mask: Image, margin_mm: float) -> Image:

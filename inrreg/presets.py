@@ -15,6 +15,7 @@ from inrreg.features import Feature, RobustWindow, Window
 from inrreg.guarded import Guarded
 from inrreg.image import Image
 from inrreg.masks import lung_mask
+from inrreg.metamorphosis import NonCorrespondence
 from inrreg.optimisation import Adam, NeverStopping
 from inrreg.penalties import Bending, Folding, LogJacobian, TotalVariation
 from inrreg.refinement import Refinement
@@ -81,6 +82,19 @@ def brain() -> Preset:
     return Preset("brain", "brain MR between subjects or times", RobustWindow(), (Start(), _linear("affine"), continuous))
 
 
+def pathology() -> Preset:
+    """Before and after: resection, tumour, new tissue. Affine first, then motion there and back beside a mask of what has no counterpart, which motion leaves out."""
+    continuous = Registration(
+        FreeForm(16.0),
+        similarities=(LNCC(9.0),),
+        penalties=(Bending(3.0), Folding(1.0)),
+        optimiser=Adam(0.5),
+        scales=(Scale(8, 40), Scale(4, 40, 8.0), Scale(2, 30), Scale(2, 20)),
+        penalty_sampler=WholeGrid(4.0),
+    )
+    return Preset("pathology", "one patient before and after: resection, tumour, new tissue", RobustWindow(), (Start(), _linear("affine"), NonCorrespondence(continuous)))
+
+
 def default() -> Preset:
     """Anything else: masks aligned as shapes where given, a rigid stage where it clearly helps, then motion that may slide."""
     return Preset("default", "any pair", RobustWindow(), (Start(), MaskAlignment(), Guarded(_linear("rigid")), _sliding()))
@@ -129,7 +143,7 @@ def _linear(kind: Literal["rigid", "affine"]) -> Registration:
     return Registration(LinearModel(kind), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), sampler=WholeGrid(6.0), mask_margin_mm=8.0, name=kind)
 
 
-PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain, neural, graph, idir)}
+PRESETS = {preset.__name__: preset for preset in (default, lung, liver, brain, pathology, neural, graph, idir)}
 
 
 def preset(name: str) -> Preset:

@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
-from inrreg.checks import check_intensities, check_landmarks, check_mask, check_same_dimension
+from inrreg.checks import check_landmarks, check_mask, check_same_dimension
+from inrreg.contrasts import further_contrasts, in_units_of, one_channel, seen_at_once
 from inrreg.errors import FrameError, InputError, RegistrationError
 from inrreg.evaluation import jacobian_statistics
 from inrreg.image import Image, Points
-from inrreg.io import as_image, as_mask, pair_points, read_point_pairs, read_points
+from inrreg.io import as_mask, pair_points, read_point_pairs, read_points
+from inrreg.lesions import MaskMode, lesion_mask, with_mask_mode
 from inrreg.measure import SCHEMA, Landmarks, final_outcome, key, measurements, peak_memory_mb, rendered, stage_entry, strict
 from inrreg.optimisation import Outcome
 from inrreg.pair import Pair
@@ -41,6 +43,7 @@ class Job:
     config: dict[str, Any]
     initial: Transform | None = None
     landmarks: Landmarks | None = None
+    contrasts: tuple[tuple[Image, Image], ...] = ()
     loading_s: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -54,6 +57,10 @@ def register(
     moving_mask: Any = None,
     landmarks: Any = None,
     guide_landmarks: Any = None,
+    contrasts: Sequence[tuple[Any, Any]] = (),
+    fixed_lesion_mask: Any = None,
+    moving_lesion_mask: Any = None,
+    mask_mode: MaskMode | None = None,
     initial: Transform | None = None,
     device: str = "cpu",
     seed: int = 0,
@@ -64,7 +71,9 @@ def register(
 
     Images and masks (1 means "use this") are paths, nibabel or SimpleITK images, or ``Image``; landmarks are a CSV path of pairs or
     ``(fixed, moving)``, each ``Points`` or an array ``[n, d]``, RAS mm. ``landmarks`` only judge the result, ``guide_landmarks`` pull it.
-    ``initial`` maps fixed to moving points and is improved on. The same inputs, seed and thread count give the same field, bit for bit, on a CPU.
+    ``contrasts`` are further contrasts of the pair, ``(fixed, moving)`` each, seen at once with the first. Lesion masks (1 means "has no counterpart") are for presets such as pathology: with the
+    ``mask_mode`` "fixed" they are left out and nothing else, with "prior" they help to find what has no counterpart, with "learn" there are none. ``initial`` maps fixed to moving points and is
+    improved on. The same inputs, seed and thread count give the same field, bit for bit, on a CPU.
     A KeyboardInterrupt ends the run with what was found until then: the outcome is ``INTERRUPTED``.
 
     Raises:
@@ -72,7 +81,21 @@ def register(
         RegistrationError: out of memory.
     """
     job = prepare(
-        fixed, moving, preset=preset, fixed_mask=fixed_mask, moving_mask=moving_mask, landmarks=landmarks, guide_landmarks=guide_landmarks, initial=initial, device=device, seed=seed, threads=threads
+        fixed,
+        moving,
+        preset=preset,
+        fixed_mask=fixed_mask,
+        moving_mask=moving_mask,
+        landmarks=landmarks,
+        guide_landmarks=guide_landmarks,
+        contrasts=contrasts,
+        fixed_lesion_mask=fixed_lesion_mask,
+        moving_lesion_mask=moving_lesion_mask,
+        mask_mode=mask_mode,
+        initial=initial,
+        device=device,
+        seed=seed,
+        threads=threads,
     )
     return run(job, progress)
 
@@ -86,6 +109,10 @@ def prepare(
     moving_mask: Any = None,
     landmarks: Any = None,
     guide_landmarks: Any = None,
+    contrasts: Sequence[tuple[Any, Any]] = (),
+    fixed_lesion_mask: Any = None,
+    moving_lesion_mask: Any = None,
+    mask_mode: MaskMode | None = None,
     initial: Transform | None = None,
     device: str = "cpu",
     seed: int = 0,
@@ -96,10 +123,13 @@ def prepare(
     chosen, target = _preset(preset), _device(device)
     _check_numbers(seed, threads)
     with _warnings_noted() as notes:
-        images = {"fixed": _image(fixed, "fixed"), "moving": _image(moving, "moving")}
+        images = {"fixed": one_channel(fixed, "fixed"), "moving": one_channel(moving, "moving")}
         check_same_dimension(images["fixed"], images["moving"])
         masks = {which: _mask(mask, f"{which} mask", images[which], chosen) for which, mask in (("fixed", fixed_mask), ("moving", moving_mask))}
         truth, guides = (_landmarks(source, images, name) for source, name in ((landmarks, "landmarks"), (guide_landmarks, "guide landmarks")))
+        lesions = {which: lesion_mask(mask, f"{which} lesion mask", images[which], masks[which]) for which, mask in (("fixed", fixed_lesion_mask), ("moving", moving_lesion_mask))}
+        chosen, mode = with_mask_mode(chosen, mask_mode, lesions)
+        further = further_contrasts(contrasts, images["fixed"], images["moving"])
         _check_initial(initial, images["fixed"].grid.ndim)
     given = {
         "fixed": (fixed, images["fixed"]),
@@ -108,21 +138,32 @@ def prepare(
         "moving_mask": (moving_mask, masks["moving"]),
         "landmarks": (landmarks, truth),
         "guide_landmarks": (guide_landmarks, guides),
+        "fixed_lesion_mask": (fixed_lesion_mask, lesions["fixed"]),
+        "moving_lesion_mask": (moving_lesion_mask, lesions["moving"]),
     }
     config = {
+        **_settings(chosen, mode, seed, target, threads, initial),
+        "inputs": {name: None if content is None else input_entry(source, content) for name, (source, content) in given.items()},
+        "contrasts": [[input_entry(source, image) for source, image in zip(*both, strict=True)] for both in zip(contrasts, further, strict=True)],
+    }
+    pair = Pair(images["fixed"], images["moving"], masks["fixed"], masks["moving"], guides, lesions["fixed"], lesions["moving"])
+    return Job(pair, chosen, target, seed, config["threads"], config, initial, truth, further, watch.seconds, notes)
+
+
+def _settings(preset: Preset, mask_mode: MaskMode | None, seed: int, device: torch.device, threads: int | None, initial: Transform | None) -> dict[str, Any]:
+    """What config.json says apart from the inputs."""
+    return {
         MARK: versions()["inrreg"],
         "schema": SCHEMA,
         "frame": "RAS mm; the transform maps fixed world points to moving world points",
-        "preset": described(chosen),
+        "preset": described(preset),
+        "mask_mode": mask_mode,
         "seed": seed,
-        "device": str(target),
+        "device": str(device),
         "threads": threads or torch.get_num_threads(),
         "versions": versions(),
-        "inputs": {name: None if content is None else input_entry(source, content) for name, (source, content) in given.items()},
         "initial": described(initial),
     }
-    pair = Pair(images["fixed"], images["moving"], masks["fixed"], masks["moving"], guides)
-    return Job(pair, chosen, target, seed, config["threads"], config, initial, truth, watch.seconds, notes)
 
 
 def run(job: Job, progress: Progress | None = None) -> Result:
@@ -146,7 +187,9 @@ def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
         torch.cuda.reset_peak_memory_stats(job.device)
     watch = Stopwatch()
     pair = job.pair.to(job.device)
-    stages = run_stages(job.preset.stages, pair.prepared(job.preset.intensity), copy.deepcopy(job.initial), seed=job.seed, progress=progress)
+    contrasts = [(fixed.to(job.device), moving.to(job.device)) for fixed, moving in job.contrasts]
+    seen = seen_at_once(pair, contrasts, job.preset.intensity)
+    stages = run_stages(job.preset.stages, seen, copy.deepcopy(job.initial), seed=job.seed, progress=progress)
     fitted, transform = watch.seconds, stages[-1].transform
     on_grid = rendered(pair, transform)
     numbers = measurements(pair, transform, on_grid, job.landmarks)
@@ -164,7 +207,8 @@ def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
     }
     history = [record for stage in stages for record in stage.history]
     matched = next((stage.correspondences for stage in reversed(stages) if stage.correspondences is not None), None)
-    return Result(transform.to("cpu"), pair.fixed.grid, outcome, strict(metrics), job.config, job.pair, job.landmarks, history, on_grid.to("cpu"), matched)
+    change = next((in_units_of(stage.change, job.pair.fixed, seen.fixed) for stage in reversed(stages) if stage.change is not None), None)
+    return Result(transform.to("cpu"), pair.fixed.grid, outcome, strict(metrics), job.config, job.pair, job.landmarks, history, on_grid.to("cpu"), matched, change)
 
 
 def run_stages(stages: Sequence[Stage], pair: Pair, initial: Transform | None, *, seed: int = 0, progress: Progress | None = None) -> list[StageResult]:
@@ -233,15 +277,6 @@ def _check_initial(initial: Any, ndim: int) -> None:
         raise InputError(f"initial is a {type(initial).__name__}; give an inrreg Transform, for instance inrreg.load(folder).transform")
     if initial.ndim != ndim:
         raise FrameError(f"initial is a {initial.ndim}-D transform, but the images are {ndim}-D; give one of the same dimension")
-
-
-def _image(source: Any, name: str) -> Image:
-    image = as_image(source, name)
-    if image.channels != 1:
-        raise InputError(f"{image.name} has {image.channels} channels, and a registration takes one; give one of them, or their magnitude")
-    image = image.with_data(image.data.detach().to("cpu", torch.float32))
-    check_intensities(image)
-    return image
 
 
 def _mask(source: Any, name: str, image: Image, preset: Preset) -> Image | None:

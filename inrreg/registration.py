@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inrreg.errors import InputError
-from inrreg.masks import as_weight, bounding_box, cropped, dilated
+from inrreg.masks import as_weight, bounding_box, cropped, dilated, without
 from inrreg.optimisation import Adam, Optimiser, Outcome
 from inrreg.pair import Pair
 from inrreg.sampling import pyramid_level
@@ -89,14 +89,19 @@ class Registration:
         return StageResult(self.name, composed(transform, start), outcome, watch.seconds, history)
 
     def level(self, pair: Pair, spacing_mm: float) -> Level:
-        """Both images at ``spacing_mm``, the fixed one cropped to its mask."""
+        """Both images at ``spacing_mm``, the fixed one cropped to its mask; lesions take no part."""
         fixed, mask = pair.fixed, as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
         if pair.fixed_mask is not None:
             mask = dilated(mask, self.mask_margin_mm)
             box = bounding_box(mask, 4 * spacing_mm)
             fixed, mask = cropped(fixed, *box), cropped(mask, *box)
-        moving_mask = pyramid_level(as_weight(pair.moving_mask, pair.moving.grid, pair.fixed.device), spacing_mm) if self.use_moving_mask and pair.moving_mask is not None else None
-        return Level(pyramid_level(fixed, spacing_mm), pyramid_level(pair.moving, spacing_mm), pyramid_level(mask, spacing_mm), moving_mask)
+        moving_mask = as_weight(pair.moving_mask, pair.moving.grid, pair.fixed.device) if self.use_moving_mask and pair.moving_mask is not None else None
+        if pair.moving_lesion is not None:
+            moving_mask = without(as_weight(moving_mask, pair.moving.grid, pair.fixed.device), pair.moving_lesion)
+        if pair.fixed_lesion is not None:
+            mask = without(mask, pair.fixed_lesion)
+        fixed, moving, mask = (pyramid_level(image, spacing_mm) for image in (fixed, pair.moving, mask))
+        return Level(fixed, moving, mask, None if moving_mask is None else pyramid_level(moving_mask, spacing_mm))
 
     def _descend(self, scale: Scale, level: Level, pair: Pair, transform: Transform, start: Transform | None, generator: torch.Generator, history: list[Record], progress: Progress | None) -> Outcome:
         similarities = self.similarities if pair.guides is None else (*self.similarities, LandmarkDistance(*pair.guides))

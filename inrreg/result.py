@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 
 from inrreg.errors import InputError, OutputError, RegistrationError, TransformError
 from inrreg.image import Image
-from inrreg.io import read_correspondences, write_correspondences, write_displacement, write_image
+from inrreg.io import read_correspondences, read_image, write_correspondences, write_displacement, write_image
 from inrreg.measure import Landmarks, Rendered, landmark_errors, rendered
 from inrreg.optimisation import Outcome
-from inrreg.pair import Correspondences, Pair
+from inrreg.pair import Change, Correspondences, Pair
 from inrreg.space import Grid
 from inrreg.stage import Record
 from inrreg.transforms import Transform, load_transform, save_transform
@@ -29,8 +29,21 @@ log = logging.getLogger(__name__)
 
 MARK = "inrreg"
 """The key of config.json by which a folder is known to be ours."""
-FILES = {"displacement.nii.gz", "warped.nii.gz", "transform", "metrics.json", "config.json", "report.html", "correspondences.csv", "non_correspondence.nii.gz", "appearance_change.nii.gz"}
+FILES = {
+    "displacement.nii.gz",
+    "warped.nii.gz",
+    "transform",
+    "metrics.json",
+    "config.json",
+    "report.html",
+    "correspondences.csv",
+    "non_correspondence.nii.gz",
+    "appearance_change.nii.gz",
+    "vanished.nii.gz",
+}
 """All that a result folder may hold; only a folder with nothing else in it is ever replaced."""
+CHANGE = ("non_correspondence", "appearance_change", "vanished")
+"""The images of a ``Change``, each in a file of its name."""
 ROOM_FOR_THE_REST = 20_000_000
 """Bytes for the transform, the report and the small files."""
 
@@ -39,7 +52,8 @@ ROOM_FOR_THE_REST = 20_000_000
 class Result:
     """The map fixed -> moving, the fixed grid, and every number; ``pair`` is there unless it was loaded from a folder.
 
-    ``correspondences`` are the keypoints of the last discrete stage, where there was one, and where it found them.
+    ``correspondences`` are the keypoints of the last discrete stage, where there was one, and where it found them; ``change`` is what has no counterpart, where a stage looked for that:
+    a mask on the fixed grid, what to add to the warped image there in the units of the fixed one, and the mask on the moving grid.
 
     ``transform(points)`` maps fixed world points, ``transform.jacobian(points)`` gives the Jacobian, ``transform.inverse()`` the map back; all RAS mm, on the CPU.
     """
@@ -54,6 +68,7 @@ class Result:
     history: list[Record] = field(default_factory=list)
     on_grid: Rendered | None = None
     correspondences: Correspondences | None = None
+    change: Change | None = None
 
     def warp(self, image: AnyImage, method: Literal["linear", "cubic"] = "linear") -> AnyImage:
         """An image of the moving space on the fixed grid; labels by the nearest voxel."""
@@ -80,6 +95,9 @@ class Result:
             write_json(content, folder / f"{name}.json")
         if self.correspondences is not None:
             write_correspondences(self.correspondences, folder / "correspondences.csv")
+        if self.change is not None:
+            for name in CHANGE:
+                write_image(getattr(self.change, name), folder / f"{name}.nii.gz")
         self._write_report(folder / "report.html", pair, on_grid)
 
     def _write_report(self, path: Path, pair: Pair, on_grid: Rendered) -> None:
@@ -98,6 +116,7 @@ class Result:
             history=[{"stage": r.stage, "level": r.level_mm, "iteration": r.iteration, "loss": r.cost, "terms": r.terms} for r in self.history],
             messages=[Message("warning", note) for note in notes],
             mask=pair.fixed_mask,
+            change=self.change,
             landmark_errors=None if self.landmarks is None else landmark_errors(self.transform, self.landmarks),
             provenance={"Fixed image": pair.fixed.name, "Moving image": pair.moving.name, "Preset": self.config["preset"]["name"], **self.config["versions"]},
         )
@@ -127,7 +146,9 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
         transform = load_transform(path / "transform", device)
         grid, outcome = Grid.from_json(config["inputs"]["fixed"]["grid"]), Outcome[metrics["outcome"]["name"].upper()]
         matched = path / "correspondences.csv"
-        return Result(transform, grid, outcome, metrics, config, correspondences=read_correspondences(matched) if matched.exists() else None)
+        correspondences = read_correspondences(matched) if matched.exists() else None
+        change = Change(**{name: read_image(path / f"{name}.nii.gz") for name in CHANGE}) if (path / f"{CHANGE[0]}.nii.gz").exists() else None
+        return Result(transform, grid, outcome, metrics, config, correspondences=correspondences, change=change)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, TransformError) as error:
         raise InputError(f"{path} is a damaged result ({type(error).__name__}: {error}); copy it again or repeat the registration") from error
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from inrreg.optimisation.outcome import Outcome
-from inrreg.pair import Correspondences, Pair
+from inrreg.pair import Change, Correspondences, Pair
 from inrreg.transforms import Composite, Transform
 
 
@@ -30,7 +30,7 @@ ENDING = (Outcome.INTERRUPTED, Outcome.NON_FINITE)
 
 @dataclass(eq=False)
 class StageResult:
-    """What a stage found: the whole map fixed -> moving (the start included) and how it got there; matched points where it went by them."""
+    """What a stage found: the whole map fixed -> moving (the start included) and how it got there; matched points where it went by them, and what motion does not explain where it looked for that."""
 
     name: str
     transform: Transform
@@ -39,6 +39,7 @@ class StageResult:
     history: list[Record] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     correspondences: Correspondences | None = None
+    change: Change | None = None
 
 
 class Stage(Protocol):

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from inrreg.image import Image
+from inrreg.pair import Change
+from inrreg.report.change import change_map
 from inrreg.report.figures import convergence, difference_planes, displacement_map, jacobian_map, landmark_histogram, three_planes, warped_grid
 from inrreg.report.metrics import metric_tables, outcome_label, summary_rows
 from inrreg.report.page import Message, Plate, write_report
@@ -35,6 +37,7 @@ def registration_report(
     history: Sequence[Mapping[str, Any]] = (),
     messages: Sequence[Message] = (),
     mask: Image | None = None,
+    change: Change | None = None,
     landmark_errors: tuple[ArrayLike, ArrayLike] | None = None,
     at: ArrayLike | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -57,6 +60,8 @@ def registration_report(
         Plate("Volume change", jacobian_map(determinant, grid, mask, point), _VOLUME_CHANGE + _dimmed(mask)),
         Plate("Deformed grid", warped_grid(displacement, grid, mask, point), _DEFORMED_GRID),
     ]
+    if change is not None:
+        plates.append(Plate("Without counterpart", change_map(fixed, change, mask, point), _CHANGE))
     if landmark_errors is not None:
         plates.append(Plate("Landmark errors", landmark_histogram(*landmark_errors), "Distance from where a fixed landmark is mapped to where it lies in the moving image."))
     if history:
@@ -78,6 +83,7 @@ def registration_report(
 _OVERLAY = "Fixed image in cyan, moving image in red: grey where they agree. Radiological convention: the patient's right on the left of the picture."
 _DIFFERENCE = "Fixed minus moving, each in its display window: mid-grey where they agree. Meaningful where both images show tissue with the same contrast."
 _VOLUME_CHANGE = "Local volume change from the fixed to the moving image: blue shrinks, black keeps its volume, orange grows; 0.7 is twice the volume, −0.7 half of it."
+_CHANGE = "Above, the fixed image with what was found to have no counterpart in the moving one; below, what is to be added to the warped image there, in units of the fixed one."
 _DEFORMED_GRID = "Lines of the fixed grid where the map takes them, seen in the plane, without the mean displacement."
 
 

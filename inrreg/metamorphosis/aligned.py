@@ -1,0 +1,91 @@
+"""Both images on one grid under the present maps: what a detector of non-correspondence looks at."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.image import Image
+from inrreg.masks import as_weight, bounding_box, cropped
+from inrreg.matrix import determinant
+from inrreg.pair import Pair
+from inrreg.sampling import inside, linear, pyramid_level
+from inrreg.separable import apply_along_axes, smoothing
+from inrreg.space import Grid
+from inrreg.transforms import Transform
+
+VISIBLE, VISIBLE_MM = 0.1, 4.0
+"""A voxel shows tissue where either image, blurred by that many mm, is above that share of its window."""
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """``fixed`` and ``warped`` on one grid, of equal channels; ``weight`` (1 = use) is the fixed mask, without one where either image shows something; the maps ``there`` and ``back``.
+
+    ``lesion`` is what is known before: 1 where a lesion mask of the fixed image, or that of the moving image carried over, says "has no counterpart".
+    """
+
+    fixed: Image
+    warped: Image
+    weight: Image
+    there: Transform
+    back: Transform | None = None
+    lesion: Float[Tensor, "1 *shape"] | None = None
+
+    @cached_property
+    def inconsistency(self) -> Float[Tensor, "1 *shape"]:
+        """|back(there(x)) - x| at every voxel, mm.
+
+        Raises:
+            AttributeError: there is no way back.
+        """
+        assert self.back is not None, "a view without a way back has no inconsistency"
+        points = self.fixed.grid.points(device=self.fixed.device)
+        moved = points + self.there.displacement_on(self.fixed.grid)
+        return (self.back(moved) - points).norm(dim=-1)[None]
+
+    @cached_property
+    def determinant(self) -> Float[Tensor, "1 *shape"]:
+        """det J of ``there`` at every voxel."""
+        return determinant(self.there.jacobian_on(self.fixed.grid))[None]
+
+
+class Detector(Protocol):
+    """Finds what has no counterpart."""
+
+    def __call__(self, seen: Aligned) -> Image:
+        """The soft mask in 0 ... 1 on the grid of ``seen``; ``non_correspondence == 1`` means "has no counterpart"."""
+        ...
+
+
+@torch.no_grad()
+def align(pair: Pair, there: Transform, back: Transform | None, spacing_mm: float) -> Aligned:
+    """The view of ``pair`` at ``spacing_mm``, cropped to the fixed mask; intensities are scaled to 0 ... 1."""
+    fixed, mask = pair.fixed, as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
+    if pair.fixed_mask is not None:
+        box = bounding_box(mask, 4 * spacing_mm)
+        fixed, mask = cropped(fixed, *box), cropped(mask, *box)
+    fixed, mask, moving = (pyramid_level(image, spacing_mm) for image in (fixed, mask, pair.moving))
+    mapped = fixed.grid.points(device=fixed.device) + there.displacement_on(fixed.grid)
+    warped = moving.with_data(linear(moving, mapped), fixed.grid)
+    weight = mask.data * inside(moving.grid, mapped)[None]
+    if pair.fixed_mask is None:
+        weight = weight * _visible(fixed, warped)
+    return Aligned(fixed, warped, mask.with_data(weight), there, back, _lesion(pair, fixed.grid, mapped))
+
+
+def _lesion(pair: Pair, grid: Grid, mapped: Float[Tensor, "*shape d"]) -> Float[Tensor, "1 *shape"] | None:
+    """The lesion masks of both images, where ``grid`` sees them."""
+    at_home = [] if pair.fixed_lesion is None else [linear(pair.fixed_lesion, grid.points(device=mapped.device), outside=0.0)]
+    carried = [] if pair.moving_lesion is None else [linear(pair.moving_lesion, mapped, outside=0.0)]
+    known = at_home + carried
+    return torch.cat(known).amax(0, keepdim=True) if known else None
+
+
+def _visible(fixed: Image, warped: Image) -> Float[Tensor, "1 *shape"]:
+    """1 where either image, any channel, shows more than air."""
+    brightest = torch.maximum(fixed.data, warped.data).amax(0, keepdim=True)
+    return (apply_along_axes(brightest, smoothing(fixed.grid, VISIBLE_MM)) > VISIBLE).to(brightest.dtype)

@@ -1,0 +1,183 @@
+"""Registration with a mask of what has no counterpart: three fields, u (where to), m (nothing there) and r (what changed), in one energy, a block at a time.
+
+    mean over sites of (1 - m) D(u) + m price  +  penalties of u  +  perimeter of m - entropy of m  +  (under m) (e - r)^2
+
+With m held, u is a registration that leaves m out (cost-function masking); with u held, m is decided by the evidence in what is left unexplained; r is fitted last and tells nobody. The ancestors are
+the joint energies of deformation and change (Noblet and others, Frontiers in Neuroimaging 2022; Andresen and others, IJCARS 2022), here for the pair at hand.
+"""
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.image import Image
+from inrreg.metamorphosis.aligned import Aligned, align
+from inrreg.metamorphosis.evidence import Evidence, InconsistencyEvidence, IntensityEvidence, residual
+from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel, probability
+from inrreg.optimisation import Outcome
+from inrreg.pair import Change, Pair
+from inrreg.registration import Registration, Scale
+from inrreg.sampling import linear
+from inrreg.space import Grid
+from inrreg.stage import ENDING, Progress, Record, StageResult, Stopwatch, composed
+from inrreg.transforms import Transform
+
+log = logging.getLogger(__name__)
+
+SUSPICIOUS_PERCENT = 20.0
+
+
+class MaskRule(Protocol):
+    """Where m comes from."""
+
+    def known(self, pair: Pair, mask: Image | None) -> Pair:
+        """``pair`` with the lesions that the registration is to leave out, given the ``mask`` found so far."""
+        ...
+
+    def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
+        """m on the grid of ``seen``; ``counterpart`` is 1 - m as believed so far."""
+        ...
+
+
+@dataclass(frozen=True)
+class Learned:
+    """m from evidence. Before anything is seen a voxel has no counterpart with a probability of ``prior``; where the pair has lesion masks, of ``prior_inside`` in them."""
+
+    evidence: tuple[Evidence, ...] = (IntensityEvidence(), InconsistencyEvidence())
+    model: ScalarModel = field(default_factory=ScalarModel)
+    posterior: Posterior = field(default_factory=Posterior)
+    prior: float = 0.3
+    prior_inside: float = 0.9
+
+    def known(self, pair: Pair, mask: Image | None) -> Pair:
+        """See ``MaskRule``: before the first look what the lesion masks say, then what was found."""
+        return pair if mask is None else replace(pair, fixed_lesion=mask, moving_lesion=None)
+
+    def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
+        """See ``MaskRule``."""
+        probable = torch.full_like(counterpart, self.prior) if seen.lesion is None else self.prior + (self.prior_inside - self.prior) * seen.lesion
+        with torch.no_grad():
+            log_odds = torch.stack([term(seen, counterpart) for term in self.evidence]).sum(0) + torch.logit(probable)
+        logit = self.model.build(seen.fixed.grid, generator).to(seen.fixed.device)
+        self.posterior.fit(logit, log_odds, seen)
+        return probability(logit, seen.fixed.grid, seen.weight.data)
+
+
+@dataclass(frozen=True)
+class Given:
+    """m is the lesion masks of the pair, and nothing is learned: cost-function masking (Brett et al., NeuroImage 2001)."""
+
+    def known(self, pair: Pair, mask: Image | None) -> Pair:
+        """See ``MaskRule``."""
+        return pair
+
+    def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
+        """See ``MaskRule``."""
+        return torch.zeros_like(counterpart) if seen.lesion is None else seen.lesion * (seen.weight.data > 0)
+
+
+class Found(NamedTuple):
+    """A mask of what has no counterpart, and the view in which it was found, on whose grid it lies."""
+
+    seen: Aligned
+    mask: Image
+
+
+@dataclass(frozen=True)
+class NonCorrespondence:
+    """Runs ``registration`` scale by scale, there and back, and after each scale asks ``mask`` for m; a scale that stands twice is run again with what was found.
+
+    It is a ``Stage``: ``run(pair, initial)``, for images scaled to 0 ... 1; the change it found is in ``result.change``.
+    """
+
+    registration: Registration
+    mask: MaskRule = field(default_factory=Learned)
+    appearance_model: ScalarModel = field(default_factory=ScalarModel)
+    appearance: Appearance = field(default_factory=Appearance)
+    window_mm: float = 40.0
+    name: str = "non-correspondence"
+
+    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+        """Fit the residual of ``initial``, m and r."""
+        watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
+        there = Way(self, pair, initial, generator)
+        back = Way(self, pair.swapped(), None if initial is None else initial.inverse(), generator)
+        outcome = Outcome.CONVERGED
+        for scale in self.registration.scales:
+            for way in (there, back):
+                outcome = way.move(scale, seed, progress)
+                if outcome in ENDING:
+                    break
+            if outcome in ENDING:
+                break
+            for way, other in ((there, back), (back, there)):
+                way.look(other.total, scale.spacing_mm)
+        here, elsewhere = there.found, back.found
+        if here is None or elsewhere is None:
+            return StageResult(self.name, there.total, outcome, watch.seconds, [*there.history, *back.history])
+        fixed, moving = pair.fixed.grid, pair.moving.grid
+        change = Change(_carried(here.mask, fixed), _carried(self.repainted(here, generator), fixed), _carried(elsewhere.mask, moving))
+        notes = {"no_counterpart_fixed": _amount("fixed", here), "no_counterpart_moving": _amount("moving", elsewhere)}
+        log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
+        return StageResult(self.name, there.total, outcome, watch.seconds, [*there.history, *back.history], notes, change=change)
+
+    def repainted(self, found: Found, generator: torch.Generator) -> Image:
+        """m r: what is to be added to the warped image where it has no counterpart, one field a channel."""
+        seen, mask = found.seen, found.mask.data
+        changes = []
+        for fixed, warped in zip(seen.fixed.data.split(1), seen.warped.data.split(1), strict=True):
+            unexplained = residual(fixed, warped, seen.weight.data * (1 - mask), seen.fixed.grid, self.window_mm)
+            change = self.appearance_model.build(seen.fixed.grid, generator).to(mask.device)
+            self.appearance.fit(change, unexplained, mask, seen.fixed.grid)
+            with torch.no_grad():
+                changes.append(mask * change.on(seen.fixed.grid))
+        return seen.fixed.with_data(torch.cat(changes))
+
+
+class Way:
+    """One direction of the fit: the pair as it sees it, its map, its mask."""
+
+    def __init__(self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, generator: torch.Generator) -> None:
+        self.stage, self.pair, self.initial, self.generator = stage, pair, initial, generator
+        model = stage.registration.transform
+        self.transform = (model if isinstance(model, Transform) else model.build(pair.fixed.grid, generator)).to(pair.fixed.device)
+        self.history: list[Record] = []
+        self.found: Found | None = None
+
+    @property
+    def total(self) -> Transform:
+        """The whole map."""
+        return composed(self.transform, self.initial)
+
+    def move(self, scale: Scale, seed: int, progress: Progress | None) -> Outcome:
+        """u with m held."""
+        known = self.stage.mask.known(self.pair, None if self.found is None else self.found.mask)
+        result = replace(self.stage.registration, transform=self.transform, scales=(scale,), name=self.stage.name).run(known, self.initial, seed=seed, progress=progress)
+        self.history += result.history
+        return result.outcome
+
+    def look(self, back: Transform, spacing_mm: float) -> None:
+        """m with u held."""
+        seen = align(self.pair, self.total, back, spacing_mm)
+        counterpart = torch.ones_like(seen.weight.data) if self.found is None else 1 - _carried(self.found.mask, seen.fixed.grid).data
+        mask = self.stage.mask.find(seen, counterpart, self.generator)
+        self.found = Found(seen, Image(mask, seen.fixed.grid, "non-correspondence"))
+
+
+def _carried(image: Image, grid: Grid) -> Image:
+    """``image`` on ``grid`` of the same space, 0 beyond it."""
+    return image if image.grid.same_as(grid) else image.with_data(linear(image, grid.points(device=image.device), outside=0.0), grid)
+
+
+def _amount(name: str, found: Found) -> dict[str, float]:
+    """How much has no counterpart: ml, and percent of what is seen."""
+    volume = float(found.mask.data.sum())
+    percent = 100 * volume / max(float((found.seen.weight.data > 0).sum()), 1.0)
+    if percent > SUSPICIOUS_PERCENT:
+        log.warning("%.0f %% of the %s image was found to have no counterpart, which is more than a lesion: look at the alignment and at the contrasts of both images", percent, name)
+    return {"volume_ml": volume * float(np.prod(found.mask.grid.spacing)) / 1000, "percent_of_foreground": percent}
