@@ -92,7 +92,8 @@ def pathology() -> Preset:
         scales=(Scale(8, 40), Scale(4, 40, 8.0), Scale(2, 30), Scale(2, 20)),
         penalty_sampler=WholeGrid(4.0),
     )
-    return Preset("pathology", "one patient before and after: resection, tumour, new tissue", RobustWindow(), (Start(), _linear("affine"), NonCorrespondence(continuous)))
+    stages = (Start(), _linear("affine"), NonCorrespondence(continuous, survey=continuous.scales[:3]))
+    return Preset("pathology", "one patient before and after: resection, tumour, new tissue", RobustWindow(), stages)
 
 
 def default() -> Preset:

@@ -10,7 +10,7 @@ from worlds import oblique_grid
 from inrreg.image import Image
 from inrreg.metamorphosis import Aligned, Appearance, InconsistencyEvidence, IntensityEvidence, Posterior, ScalarModel, align
 from inrreg.metamorphosis.evidence import STRONGEST, log_ratio, noise, residual
-from inrreg.metamorphosis.posterior import EDGE, probability, steepness
+from inrreg.metamorphosis.posterior import probability
 from inrreg.optimisation import Adam
 from inrreg.pair import Pair
 from inrreg.space import Grid
@@ -162,14 +162,6 @@ def test_a_perimeter_forgets_a_speck_and_keeps_a_ball() -> None:
     assert float(mask[speck > 0].float().mean()) < 0.2
     overlap = 2 * float((mask & (lesion > 0)).sum()) / float(mask.sum() + lesion.sum())
     assert overlap > 0.85
-
-
-def test_steepness_is_per_mm() -> None:
-    slope = torch.tensor([0.03, -0.02, 0.05])
-    ramp = (GRID.points() @ slope)[None]
-    inner = steepness(ramp, GRID)[0, :-1, :-1, :-1]
-    assert torch.allclose(inner, torch.full_like(inner, float(slope.norm())), atol=2 * EDGE)
-    assert float(steepness(torch.ones_like(ramp), GRID).abs().max()) < 1e-6
 
 
 def test_change_stays_under_the_mask() -> None:

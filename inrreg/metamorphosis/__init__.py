@@ -1,6 +1,7 @@
 """Registration where part of an image has no counterpart: what moved and what changed, told apart."""
 
 from inrreg.metamorphosis.aligned import Aligned, Detector, align
+from inrreg.metamorphosis.detectors import Detected, ForwardBackward, JacobianAnomaly, LiWyatt
 from inrreg.metamorphosis.evidence import InconsistencyEvidence, IntensityEvidence
 from inrreg.metamorphosis.fit import Metamorphosis, Resolution, ShootingResult, lddmm, metamorphosis, weighted_metamorphosis
 from inrreg.metamorphosis.kernels import Gaussian, Kernel, MultiScale
@@ -12,16 +13,20 @@ from inrreg.metamorphosis.weights import Everywhere, Evolving, Nowhere, Weight, 
 __all__ = [
     "Aligned",
     "Appearance",
+    "Detected",
     "Detector",
     "Everywhere",
     "Evolving",
+    "ForwardBackward",
     "Gaussian",
     "Given",
     "Hamiltonian",
     "InconsistencyEvidence",
     "IntensityEvidence",
+    "JacobianAnomaly",
     "Kernel",
     "Learned",
+    "LiWyatt",
     "Metamorphosis",
     "MultiScale",
     "NonCorrespondence",

@@ -63,13 +63,14 @@ class IntensityEvidence:
 class InconsistencyEvidence:
     """From how far the way there and the way back disagree, |back(there(x)) - x| in mm: what was forced onto something else comes back elsewhere (Mok and Chung, MICCAI 2022).
 
-    Agreement says nothing, for two smooth maps agree in a hole too, so this evidence is never against. Disagreements spread over 0 ... ``range_mm`` where there is no counterpart.
+    Agreement says nothing, for two smooth maps agree in a hole too: this evidence is never against. Beside a hole they are extrapolated too and may disagree: it never says more than ``strongest``.
+    Disagreements spread over 0 ... ``range_mm`` where there is no counterpart.
     """
 
     range_mm: float = 10.0
     least_noise_mm: float = 1.0
     smoothing_mm: float = 4.0
-    strongest: float = STRONGEST
+    strongest: float = 2.0
 
     def __call__(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]) -> Float[Tensor, "1 *shape"]:
         """See ``Evidence``; nothing where there is no way back."""

@@ -6,7 +6,9 @@ With m held, u is a registration that leaves m out (cost-function masking); with
 the joint energies of deformation and change (Noblet and others, Frontiers in Neuroimaging 2022; Andresen and others, IJCARS 2022), here for the pair at hand.
 """
 
+import copy
 import logging
+import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -51,7 +53,7 @@ class Learned:
     evidence: tuple[Evidence, ...] = (IntensityEvidence(), InconsistencyEvidence())
     model: ScalarModel = field(default_factory=ScalarModel)
     posterior: Posterior = field(default_factory=Posterior)
-    prior: float = 0.3
+    prior: float = 0.15
     prior_inside: float = 0.9
 
     def known(self, pair: Pair, mask: Image | None) -> Pair:
@@ -90,12 +92,14 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class NonCorrespondence:
-    """Runs ``registration`` scale by scale, there and back, and after each scale asks ``mask`` for m; a scale that stands twice is run again with what was found.
+    """Runs ``registration`` there and back, and after each scale asks ``mask`` for m: first over the scales of ``survey``, then over its own, from the start again, for what was pulled
+    into a hole before m was known comes back only slowly. A coarser view never replaces a finer one; a scale that stands twice is run again with what was found.
 
     It is a ``Stage``: ``run(pair, initial)``, for images scaled to 0 ... 1; the change it found is in ``result.change``.
     """
 
     registration: Registration
+    survey: tuple[Scale, ...] = ()
     mask: MaskRule = field(default_factory=Learned)
     appearance_model: ScalarModel = field(default_factory=ScalarModel)
     appearance: Appearance = field(default_factory=Appearance)
@@ -108,23 +112,36 @@ class NonCorrespondence:
         there = Way(self, pair, initial, generator)
         back = Way(self, pair.swapped(), None if initial is None else initial.inverse(), generator)
         outcome = Outcome.CONVERGED
-        for scale in self.registration.scales:
-            for way in (there, back):
-                outcome = way.move(scale, seed, progress)
-                if outcome in ENDING:
-                    break
+        for scale in self.survey:
+            outcome = self._round(scale, there, back, seed, progress)
             if outcome in ENDING:
                 break
-            for way, other in ((there, back), (back, there)):
-                way.look(other.total, scale.spacing_mm)
+        else:
+            for way in (there, back):
+                way.begin()
+            for scale in self.registration.scales:
+                outcome = self._round(scale, there, back, seed, progress)
+                if outcome in ENDING:
+                    break
+        log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
+        result = StageResult(self.name, there.total, outcome, watch.seconds, [*there.history, *back.history])
         here, elsewhere = there.found, back.found
         if here is None or elsewhere is None:
-            return StageResult(self.name, there.total, outcome, watch.seconds, [*there.history, *back.history])
+            return result
         fixed, moving = pair.fixed.grid, pair.moving.grid
         change = Change(_carried(here.mask, fixed), _carried(self.repainted(here, generator), fixed), _carried(elsewhere.mask, moving))
         notes = {"no_counterpart_fixed": _amount("fixed", here), "no_counterpart_moving": _amount("moving", elsewhere)}
-        log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
-        return StageResult(self.name, there.total, outcome, watch.seconds, [*there.history, *back.history], notes, change=change)
+        return replace(result, seconds=watch.seconds, notes=notes, change=change)
+
+    def _round(self, scale: Scale, there: "Way", back: "Way", seed: int, progress: Progress | None) -> Outcome:
+        """One scale: u both ways with m held, then m both ways with u held."""
+        for way in (there, back):
+            outcome = way.move(scale, seed, progress)
+            if outcome in ENDING:
+                return outcome
+        there.look(back.total, scale.spacing_mm)
+        back.look(there.total, scale.spacing_mm)
+        return outcome
 
     def repainted(self, found: Found, generator: torch.Generator) -> Image:
         """m r: what is to be added to the warped image where it has no counterpart, one field a channel."""
@@ -144,15 +161,20 @@ class Way:
 
     def __init__(self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, generator: torch.Generator) -> None:
         self.stage, self.pair, self.initial, self.generator = stage, pair, initial, generator
-        model = stage.registration.transform
-        self.transform = (model if isinstance(model, Transform) else model.build(pair.fixed.grid, generator)).to(pair.fixed.device)
         self.history: list[Record] = []
         self.found: Found | None = None
+        self.spacing_mm = math.inf
+        self.begin()
 
     @property
     def total(self) -> Transform:
         """The whole map."""
         return composed(self.transform, self.initial)
+
+    def begin(self) -> None:
+        """The identity again, or a copy of the ready transform."""
+        model = self.stage.registration.transform
+        self.transform = (copy.deepcopy(model) if isinstance(model, Transform) else model.build(self.pair.fixed.grid, self.generator)).to(self.pair.fixed.device)
 
     def move(self, scale: Scale, seed: int, progress: Progress | None) -> Outcome:
         """u with m held."""
@@ -162,7 +184,10 @@ class Way:
         return result.outcome
 
     def look(self, back: Transform, spacing_mm: float) -> None:
-        """m with u held."""
+        """m with u held, unless it has been seen better."""
+        if spacing_mm > self.spacing_mm:
+            return
+        self.spacing_mm = spacing_mm
         seen = align(self.pair, self.total, back, spacing_mm)
         counterpart = torch.ones_like(seen.weight.data) if self.found is None else 1 - _carried(self.found.mask, seen.fixed.grid).data
         mask = self.stage.mask.find(seen, counterpart, self.generator)

@@ -15,11 +15,9 @@ from inrreg.errors import TransformError
 from inrreg.fields import FIELDS
 from inrreg.metamorphosis.aligned import Aligned
 from inrreg.optimisation import Adam, Optimiser, Outcome
+from inrreg.similarity.gated import steepness
 from inrreg.space import Cube, Grid
 from inrreg.transforms.bspline import render, spline_lattice
-
-EDGE = 1e-3
-"""Slopes of a mask below that, per mm, count as none: the length of the gradient has no derivative at 0."""
 
 
 class ScalarField(nn.Module):
@@ -62,20 +60,21 @@ class Posterior:
     ask their neighbours (Mumford and Shah; Ising). What is smaller than about ``perimeter_mm`` over the mean of L in radius times three is not seen, by design.
     """
 
-    perimeter_mm: float = 5.0
+    perimeter_mm: float = 3.0
     iterations: int = 60
     optimiser: Optimiser = field(default_factory=lambda: Adam(1e-2))
 
     def fit(self, logit: ScalarField, log_odds: Float[Tensor, "1 *shape"], seen: Aligned) -> Outcome:
         """Fit ``logit``, of which m is the sigmoid, to the log odds of ``seen``."""
         weight, grid = seen.weight.data, seen.fixed.grid
+        spacing = tuple(grid.spacing.tolist())
         total = weight.sum().clamp(min=1e-6)
 
         def cost() -> Tensor:
             s = logit.on(grid)
             m = s.sigmoid()
             free_energy = m * (s - log_odds) - softplus(s)
-            return (weight * (free_energy + self.perimeter_mm * steepness(m, grid))).sum() / total
+            return (weight * (free_energy + self.perimeter_mm * steepness(m[None], spacing)[0])).sum() / total
 
         return self.optimiser.minimise(cost, logit.parameters(), self.iterations)
 
@@ -97,16 +96,6 @@ class Appearance:
             return (mask * (unexplained - r).square() + self.dearness * r.square()).sum() / total
 
         return self.optimiser.minimise(cost, change.parameters(), self.iterations)
-
-
-def steepness(values: Float[Tensor, "1 *shape"], grid: Grid) -> Float[Tensor, "1 *shape"]:
-    """|grad| per mm by forward differences, smooth at 0; at the last voxel of an axis there is no difference."""
-    squares = torch.full_like(values, EDGE**2)
-    for axis, h in enumerate(grid.spacing, start=1):
-        n = values.shape[axis] - 1
-        rise = (values.narrow(axis, 1, n) - values.narrow(axis, 0, n)) / float(h)
-        squares = squares + torch.nn.functional.pad(rise.square(), [0, 0] * (values.ndim - 1 - axis) + [0, 1])
-    return squares.sqrt() - EDGE
 
 
 def probability(logit: ScalarField, grid: Grid, weight: Float[Tensor, "1 *shape"]) -> Float[Tensor, "1 *shape"]:
