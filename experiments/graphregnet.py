@@ -74,7 +74,7 @@ def trained(seeds: range, folder: Path, schedule: Training, resume: bool) -> tup
     """The network, trained in ``folder``, and the seconds that took in this run."""
     trials = [trial(seed, folder) for seed in seeds]
     started = time.perf_counter()
-    checkpoint = folder / "training.pt"
+    checkpoint = folder / "training.safetensors"
     model = train([t.pair for t in trials], SEARCH, schedule, ARCHITECTURE, initial=[t.initial for t in trials], checkpoint=checkpoint, resume=resume)
     notes = {
         "trained on": f"phantoms: inrreg.phantoms.lung_pair, 25 mm, uneven 0.6, seeds {seeds.start} to {seeds.stop - 1}; no image of a patient",

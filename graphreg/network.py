@@ -5,27 +5,23 @@ keypoint graph, at every place of the shrunk lattice of labels. Decoder: strided
 to the mean displacement of its neighbours, as mean field does, as much as it learns to. All of it starts at 0, so that the untrained network hands the costs on.
 """
 
-import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from graphreg.graph import Graph
 from graphreg.inference import probabilities, soft_argmin
 from graphreg.labels import Labels, lattice
-from inrreg.errors import InputError, OutputError
+from inrreg.checkpoint import read_tensors, write_tensors
+from inrreg.errors import InputError
 
-SCHEMA = 1
+KIND, SCHEMA = "graphregnet", 1
 IN_STEPS = Labels(1.0, 1.0)
 """Displacements counted in labels."""
 CONVOLUTIONS: dict[int, Any] = {2: (nn.Conv2d, nn.ConvTranspose2d), 3: (nn.Conv3d, nn.ConvTranspose3d)}
@@ -183,9 +179,7 @@ def save_network(model: GraphRegNet, path: str | os.PathLike[str], notes: dict[s
     Raises:
         OutputError: it cannot be written.
     """
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    header = {"graphregnet": json.dumps({"schema": SCHEMA, "architecture": asdict(model.architecture), "notes": notes or {}})}
-    write_whole(save(weights, metadata=header), Path(path))
+    write_tensors(path, KIND, model.state_dict(), {"schema": SCHEMA, "architecture": asdict(model.architecture), "notes": notes or {}})
 
 
 def load_network(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> GraphRegNet:
@@ -194,37 +188,13 @@ def load_network(path: str | os.PathLike[str], device: torch.device | str = "cpu
     Raises:
         InputError: no such file, or none of ours, or damaged.
     """
+    weights, description = read_tensors(path, KIND)
+    if description.get("schema") != SCHEMA:
+        raise InputError(f"{path} has network schema {description.get('schema')}, this version reads {SCHEMA}; load it with the version that wrote it")
     try:
-        with safe_open(os.fspath(path), "pt") as file:
-            description = json.loads(file.metadata()["graphregnet"])
-            weights = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        if description["schema"] != SCHEMA:
-            raise InputError(f"{path} has network schema {description['schema']}, this version reads {SCHEMA}; load it with the version that wrote it")
         entries = description["architecture"]
         model = GraphRegNet(Architecture(**{**entries, "channels": tuple(entries["channels"])}))
         model.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path} holds no network of ours ({type(error).__name__}: {error}); give a file that save_network wrote") from error
     return model.to(device)
-
-
-def write_whole(content: bytes, path: Path) -> None:
-    """Write beside ``path`` and rename.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except OSError as error:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
-        raise OutputError(f"{path} could not be written ({error.strerror}); free some space or choose another place") from error

@@ -6,15 +6,9 @@ so a keypoint serves it best by moving as its surroundings do: that is what teac
 Cost volumes do not depend on the weights: they are computed once a pair.
 """
 
-import io
-import json
-import logging
-import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from math import cos, pi
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -23,15 +17,14 @@ from torch import Tensor
 from graphreg.graph import Graph
 from graphreg.inference import probabilities, soft_argmin
 from graphreg.labels import Labels, lattice
-from graphreg.network import Architecture, GraphRegNet, write_whole
+from graphreg.network import Architecture, GraphRegNet
 from graphreg.search import Search
 from inrreg.errors import InputError
 from inrreg.image import Image
 from inrreg.pair import Pair
 from inrreg.sampling import linear
+from inrreg.training import Progress, Run
 from inrreg.transforms import Transform
-
-log = logging.getLogger(__name__)
 
 SPREAD = 6
 """Keypoints that move a site."""
@@ -54,7 +47,7 @@ class Training:
     """``epochs`` visits to every pair, each a step on ``keypoints`` that lie together and ``sites`` between them, the labels mirrored and turned at random.
 
     Adam with the learning rate falling from ``rate`` to 0 along half a cosine. ``diffusion`` weighs the mean over edges of |u_i - u_j|^2 / length, u and length in mm.
-    The patch of a site has 2 ``patch_radius`` + 1 points an axis, a label's step apart.
+    The patch of a site has 2 ``patch_radius`` + 1 points an axis, a label's step apart. ``patience`` is for examples that are held out, see ``train_on``.
 
     Raises:
         InputError: a count below 1, too few keypoints to spread from, or a rate that is not above 0.
@@ -66,10 +59,11 @@ class Training:
     rate: float = 0.02
     diffusion: float = 0.003
     patch_radius: int = 1
+    patience: int = 10
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.sites) < 1 or self.keypoints < SPREAD or not self.rate > 0 or self.diffusion < 0 or self.patch_radius < 0:
-            raise InputError(f"training needs at least 1 epoch and site, {SPREAD} keypoints, a rate above 0 and no negative weight, got {self}")
+        if min(self.epochs, self.sites, self.patience) < 1 or self.keypoints < SPREAD or not self.rate > 0 or self.diffusion < 0 or self.patch_radius < 0:
+            raise InputError(f"training needs at least 1 epoch and site, a patience of 1, {SPREAD} keypoints, a rate above 0 and no negative weight, got {self}")
 
 
 def example(search: Search, pair: Pair, initial: Transform | None = None, seed: int = 0, memory_mb: float = 2048.0) -> Example:
@@ -97,6 +91,7 @@ def train(
     seed: int = 0,
     checkpoint: Path | None = None,
     resume: bool = False,
+    progress: Progress | None = None,
 ) -> GraphRegNet:
     """A network that regularises the costs of ``search``, whose own inference is not asked, on images like ``pairs``, each seen through its ``initial``.
 
@@ -107,7 +102,7 @@ def train(
         raise InputError(f"{len(pairs)} pairs and {len(starts)} initial transforms; give one a pair, or none")
     with torch.no_grad():
         examples = [example(search, pair.to(device), start if start is None else start.to(device), seed) for pair, start in zip(pairs, starts, strict=True)]
-    return train_on(examples, search.labels, settings, architecture, seed=seed, checkpoint=checkpoint, resume=resume)
+    return train_on(examples, search.labels, settings, architecture, seed=seed, checkpoint=checkpoint, resume=resume, progress=progress)
 
 
 def train_on(
@@ -116,91 +111,33 @@ def train_on(
     settings: Training | None = None,
     architecture: Architecture | None = None,
     *,
+    held_out: Sequence[Example] = (),
     seed: int = 0,
     checkpoint: Path | None = None,
     resume: bool = False,
+    progress: Progress | None = None,
 ) -> GraphRegNet:
     """Train on cost volumes that are at hand, on the device they are on.
 
+    With ``held_out`` examples training ends ``settings.patience`` epochs after the best for them, whose weights are kept.
     ``checkpoint`` is written after every epoch; with ``resume`` training goes on from it where it is there, and on a CPU ends in the same bits as without a stop.
 
     Raises:
         InputError: no pair, too few keypoints, or a checkpoint of other settings.
     """
     settings, architecture = settings or Training(), architecture or Architecture(ndim=examples[0].keypoints.shape[1] if examples else 3)
-    if not examples or min(len(e.keypoints) for e in examples) < SPREAD:
+    if not examples or min(len(e.keypoints) for e in [*examples, *held_out]) < SPREAD:
         raise InputError(f"training needs at least one pair, and {SPREAD} keypoints in each")
-    run = _Run(settings, architecture, examples[0].costs.device, seed)
-    if resume and checkpoint is not None and checkpoint.exists():
-        run.restore(checkpoint)
-    while run.epoch < settings.epochs:
-        losses = [run.step(examples[i], labels, len(examples)) for i in torch.randperm(len(examples), generator=run.generator).tolist()]
-        run.epoch += 1
-        run.history.append(sum(losses) / len(losses))
-        log.info("epoch %d of %d: loss %.5f", run.epoch, settings.epochs, run.history[-1])
-        if checkpoint is not None:
-            run.save(checkpoint)
-    return run.model.eval().requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = GraphRegNet(architecture).to(examples[0].costs.device)
 
+    def on(example: Example, generator: torch.Generator) -> Float[Tensor, ""]:
+        return loss(model, example, labels, settings, generator)
 
-class _Run:
-    """Everything that a checkpoint holds."""
-
-    def __init__(self, settings: Training, architecture: Architecture, device: torch.device, seed: int) -> None:
-        self.settings, self.seed = settings, seed
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.model = GraphRegNet(architecture).to(device)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), settings.rate)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.epoch, self.steps = 0, 0
-        self.history: list[float] = []
-
-    def step(self, example: Example, labels: Labels, per_epoch: int) -> float:
-        """One step on one pair."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.rate * 0.5 * (1 + cos(pi * self.steps / (per_epoch * self.settings.epochs)))
-        value = loss(self.model, example, labels, self.settings, self.generator)
-        self.optimiser.zero_grad()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        self.steps += 1
-        return float(value.detach())
-
-    @property
-    def _description(self) -> str:
-        return json.dumps({"training": asdict(self.settings), "architecture": asdict(self.model.architecture), "seed": self.seed})
-
-    def save(self, path: Path) -> None:
-        """Write all of it, whole or not at all.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        buffer = io.BytesIO()
-        state: dict[str, Any] = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "rng": self.generator.get_state()}
-        torch.save({**state, "epoch": self.epoch, "steps": self.steps, "history": self.history, "of": self._description}, buffer)
-        write_whole(buffer.getvalue(), path)
-
-    def restore(self, path: Path) -> None:
-        """Go on from what ``save`` wrote.
-
-        Raises:
-            InputError: damaged, or of other settings.
-        """
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            of = state["of"]
-            if of == self._description:
-                self.model.load_state_dict(state["model"])
-                self.optimiser.load_state_dict(state["optimiser"])
-                self.generator.set_state(state["rng"])
-                self.epoch, self.steps, self.history = state["epoch"], state["steps"], state["history"]
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise InputError(f"{path} is no checkpoint of ours or damaged ({type(error).__name__}); remove it, or train without resume") from error
-        if of != self._description:
-            raise InputError(f"{path} is a checkpoint of {of}, but this training is {self._description}; train with the same settings, or without resume")
+    run = Run(model, settings.rate, seed, {"training": asdict(settings), "architecture": asdict(architecture)})
+    run.fit(examples, on, settings.epochs, held_out=held_out, patience=settings.patience, checkpoint=checkpoint, resume=resume, progress=progress)
+    return model.eval().requires_grad_(False)
 
 
 def loss(model: GraphRegNet, example: Example, labels: Labels, settings: Training, generator: torch.Generator) -> Float[Tensor, ""]:

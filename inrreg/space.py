@@ -188,3 +188,7 @@ class Cube:
     def to_unit(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
         """World mm -> cube coordinates."""
         return (points - torch.as_tensor(self.center, dtype=points.dtype, device=points.device)) / self.half_width
+
+    def lattice(self, n: int) -> Grid:
+        """The grid of ``n`` points along each world axis, the first at -1 and the last at 1."""
+        return Grid.from_spacing((n,) * len(self.center), 2 * self.half_width / (n - 1), np.array(self.center) - self.half_width)

@@ -12,6 +12,7 @@ from graphreg import Graph, GraphRegistration, Independent, Labels, NearestNeigh
 from graphreg.inference import sub_label_argmin
 from graphreg.network import Architecture, GraphRegNet, Learned, load_network, save_network
 from graphreg.training import Example, Training, displaced, example, loss, spread, subgraph, train, train_on
+from inrreg.checkpoint import read_tensors
 from inrreg.errors import InputError, OutputError
 from inrreg.image import Image
 from inrreg.pair import Pair
@@ -180,7 +181,7 @@ def test_training_lowers_the_loss_and_beats_no_regularisation(examples: list[Exa
 
 
 def test_a_stopped_training_goes_on_to_the_same_bits(examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "whole.pt")
+    whole = train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "whole.safetensors")
     epochs = 0
 
     def stop(content: bytes, path: Path) -> None:
@@ -191,12 +192,12 @@ def test_a_stopped_training_goes_on_to_the_same_bits(examples: list[Example], tm
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("graphreg.training.write_whole", stop)
+        patch.setattr("inrreg.checkpoint.write_whole", stop)
         with pytest.raises(KeyboardInterrupt):
-            train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "part.pt")
-    resumed = train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "part.pt", resume=True)
+            train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "part.safetensors")
+    resumed = train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "part.safetensors", resume=True)
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
-    histories = [torch.load(tmp_path / f"{name}.pt", weights_only=True)["history"] for name in ("whole", "part")]
+    histories = [read_tensors(tmp_path / f"{name}.safetensors", "training")[1]["history"] for name in ("whole", "part")]
     assert histories[0] == histories[1]
     assert len(histories[0]) == SHORT.epochs
     other = train_on(examples, LABELS, SHORT, SMALL, seed=6)
@@ -205,13 +206,13 @@ def test_a_stopped_training_goes_on_to_the_same_bits(examples: list[Example], tm
 
 def test_a_checkpoint_of_another_training_is_refused(examples: list[Example], tmp_path: Path) -> None:
     once = replace(SHORT, epochs=1)
-    train_on(examples, LABELS, once, SMALL, checkpoint=tmp_path / "c.pt")
+    train_on(examples, LABELS, once, SMALL, checkpoint=tmp_path / "c.safetensors")
     with pytest.raises(InputError, match="train with the same settings"):
-        train_on(examples, LABELS, replace(once, rate=0.5), SMALL, checkpoint=tmp_path / "c.pt", resume=True)
-    (tmp_path / "c.pt").write_bytes(b"nothing")
+        train_on(examples, LABELS, replace(once, rate=0.5), SMALL, checkpoint=tmp_path / "c.safetensors", resume=True)
+    (tmp_path / "c.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match="damaged"):
-        train_on(examples, LABELS, once, SMALL, checkpoint=tmp_path / "c.pt", resume=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+        train_on(examples, LABELS, once, SMALL, checkpoint=tmp_path / "c.safetensors", resume=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
 
 
 def test_training_on_a_device_starts_from_pairs(device: torch.device) -> None:
@@ -232,10 +233,10 @@ def test_a_network_comes_back_from_its_file(tmp_path: Path) -> None:
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no network"):
+    with pytest.raises(InputError, match="holds no graphregnet"):
         load_network(tmp_path / "missing")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(InputError, match="holds no network"):
+    with pytest.raises(InputError, match="holds no graphregnet"):
         load_network(tmp_path / "text")
     with pytest.raises(OutputError, match="could not be written"):
         save_network(awake(2), tmp_path / "text" / "net")

@@ -120,6 +120,18 @@ class Decoded(nn.Module):
         return self.decoder.dual(Codes(self.whole, self.local).dual(points), points).result()
 
 
+class DecodedWays(Decoded):
+    """``Decoded`` by the decoder of the way there, with the way back beside it."""
+
+    def __init__(self, there: GatedSiren, back: GatedSiren, codes: Codes) -> None:
+        super().__init__(there, codes)
+        self.back = back
+
+    def counterpart(self) -> Decoded:
+        """The way back; see ``TwoWay``."""
+        return Decoded(self.back, Codes(self.whole, self.local))
+
+
 class NePhi(nn.Module):
     """Cube coordinates ``[*sites, d]`` -> ``[*sites, outputs]`` by the decoder of the way there; ``counterpart()`` is the way back, from the same codes.
 
@@ -167,3 +179,7 @@ class NePhi(nn.Module):
     def counterpart(self) -> Decoded:
         """The way back; see ``TwoWay``."""
         return Decoded(self.back, self.codes)
+
+    def drawn(self, codes: Codes) -> DecodedWays:
+        """Both ways of the decoders for other ``codes``, to which their gradient goes."""
+        return DecodedWays(self.there, self.back, codes)
