@@ -26,6 +26,8 @@ def lesion_mask(source: Any, name: str, image: Image, mask: Image | None) -> Ima
     if source is None:
         return None
     lesion = as_mask(source, name).to("cpu")
+    if not bool((lesion.data > 0).any()):
+        raise InputError(f'{lesion.name} is empty: no voxel is above 0, and 1 means "has no counterpart"; leave it out, or check that it is the right file')
     check_mask(lesion, image)
     absent = lesion.data > 0
     if bool((absent if mask is None else absent | (mask.data <= 0)).all()):
