@@ -59,6 +59,7 @@ def register(
     device: Device = "cpu",
     seed: Seed = 0,
     threads: Threads = None,
+    max_memory: Annotated[float | None, arg(metavar="MB", help_behavior_hint="(optional)")] = None,
     dry_run: Annotated[bool, arg(help_behavior_hint="")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -81,6 +82,7 @@ def register(
         device: cpu, cuda or cuda:N.
         seed: Start of all random numbers.
         threads: CPU threads.
+        max_memory: Refuse, before any work, what would need more memory than that by our estimate.
         dry_run: Check everything, say what would be done, and stop without writing.
         quiet: Say nothing but errors.
         verbose: Say what each stage does, and show the traceback of an unexpected error.
@@ -92,7 +94,7 @@ def register(
     check_output(output)
     masks: dict[str, Any] = {"fixed_mask": fixed_mask, "moving_mask": moving_mask, "fixed_lesion_mask": fixed_lesion_mask, "moving_lesion_mask": moving_lesion_mask, "mask_mode": mask_mode}
     points: dict[str, Any] = {"landmarks": landmarks, "guide_landmarks": guide_landmarks}
-    job = prepare(fixed, moving, preset=preset, **masks, **points, contrasts=contrast, device=device, seed=seed, threads=threads)
+    job = prepare(fixed, moving, preset=preset, **masks, **points, contrasts=contrast, device=device, seed=seed, threads=threads, max_memory_mb=max_memory)
     check_output(output, job.pair.fixed.grid)
     if dry_run:
         return _show_plan(job)

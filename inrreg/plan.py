@@ -1,19 +1,13 @@
 """What a job would do, before it does it."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from inrreg.image import Image
+from inrreg.memory import estimated_mb, scales_of
 from inrreg.recipes import Job
-from inrreg.registration import Scale
 from inrreg.sampling import inside
-
-BASE_MB = 350
-"""Python, torch and the other libraries."""
-LEVEL_BYTES, MEASURING_BYTES = 250, 150
-"""Measured peaks above the images, a voxel: of a level with a local correlation (sites, samples, what backpropagation keeps), and of measuring on the fixed grid."""
 
 
 def plan(job: Job) -> Iterator[tuple[str, str]]:
@@ -30,25 +24,12 @@ def plan(job: Job) -> Iterator[tuple[str, str]]:
             yield which, f"{len(landmarks[0])} pairs, {float((landmarks[0].coords - landmarks[1].coords).norm(dim=-1).mean()):.1f} mm apart on average"
     yield "preset", f"{job.preset.name} ({job.preset.description}) on {job.device}, {job.threads} threads, seed {job.seed}"
     for stage in job.preset.stages:
-        levels = ", ".join(f"{scale.spacing_mm:g} mm ({scale.iterations} iterations)" for scale in _scales(stage))
+        levels = ", ".join(f"{scale.spacing_mm:g} mm ({scale.iterations} iterations)" for scale in scales_of(stage))
         yield "stage", f"{stage.name}: {levels}" if levels else stage.name
-    yield "memory", f"about {estimated_mb(job):.0f} MB at its peak"
+    yield "memory", f"about {estimated_mb(job.pair, job.preset):.0f} MB at its peak"
 
 
 def overlap_percent(fixed: Image, moving: Image) -> float:
     """Share of the fixed grid that lies within the moving image by the headers, on a coarse lattice."""
     coarse = fixed.grid.resampled(float(fixed.grid.extent.max()) / 32)
     return 100 * float(inside(moving.grid, coarse.points()).mean())
-
-
-def estimated_mb(job: Job) -> float:
-    """Peak memory: the libraries, both images three times, and the finest level or the measuring, whichever is more; masks that leave much out make it less."""
-    fixed, moving = job.pair.fixed.grid, job.pair.moving.grid
-    finest = [fixed.resampled(scale.spacing_mm).n_voxels for stage in job.preset.stages for scale in _scales(stage)]
-    working = max(LEVEL_BYTES * max(finest, default=0), MEASURING_BYTES * fixed.n_voxels)
-    return BASE_MB + (4 * 3 * (fixed.n_voxels + moving.n_voxels) + working) / 1e6
-
-
-def _scales(stage: Any) -> tuple[Scale, ...]:
-    """The levels of a stage, or of the stage that it wraps."""
-    return stage.scales if hasattr(stage, "scales") else _scales(stage.stage) if hasattr(stage, "stage") else ()

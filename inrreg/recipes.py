@@ -19,6 +19,7 @@ from inrreg.image import Image, Points
 from inrreg.io import as_mask, pair_points, read_point_pairs, read_points
 from inrreg.lesions import MaskMode, lesion_mask, with_mask_mode
 from inrreg.measure import SCHEMA, Landmarks, final_outcome, key, measurements, peak_memory_mb, rendered, stage_entry, strict
+from inrreg.memory import check_memory
 from inrreg.optimisation import Outcome
 from inrreg.pair import Pair
 from inrreg.presets import Preset
@@ -65,6 +66,7 @@ def register(
     device: str = "cpu",
     seed: int = 0,
     threads: int | None = None,
+    max_memory_mb: float | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Find the map from fixed to moving world points.
@@ -74,6 +76,7 @@ def register(
     ``contrasts`` are further contrasts of the pair, ``(fixed, moving)`` each, seen at once with the first. Lesion masks (1 means "has no counterpart") are for presets such as pathology: with the
     ``mask_mode`` "fixed" they are left out and nothing else, with "prior" they help to find what has no counterpart, with "learn" there are none. ``initial`` maps fixed to moving points and is
     improved on. The same inputs, seed and thread count give the same field, bit for bit, on a CPU.
+    What would need more than ``max_memory_mb`` of memory by our estimate is refused.
     A KeyboardInterrupt ends the run with what was found until then: the outcome is ``INTERRUPTED``.
 
     Raises:
@@ -96,6 +99,7 @@ def register(
         device=device,
         seed=seed,
         threads=threads,
+        max_memory_mb=max_memory_mb,
     )
     return run(job, progress)
 
@@ -117,6 +121,7 @@ def prepare(
     device: str = "cpu",
     seed: int = 0,
     threads: int | None = None,
+    max_memory_mb: float | None = None,
 ) -> Job:
     """Load and check everything ``register`` needs, without computing anything; arguments and errors are those of ``register``."""
     watch = Stopwatch()
@@ -147,6 +152,7 @@ def prepare(
         "contrasts": [[input_entry(source, image) for source, image in zip(*both, strict=True)] for both in zip(contrasts, further, strict=True)],
     }
     pair = Pair(images["fixed"], images["moving"], masks["fixed"], masks["moving"], guides, lesions["fixed"], lesions["moving"])
+    check_memory(pair, chosen, max_memory_mb)
     return Job(pair, chosen, target, seed, config["threads"], config, initial, truth, further, watch.seconds, notes)
 
 

@@ -23,7 +23,7 @@ FLOORS = [
     {"image", "interpolation", "masks", "matrix", "separable", "sampling", "windows", "fields", "checkpoint", "training"},
     {"warp", "sites", "step", "transforms", "similarity", "penalties", "optimisation", "features"},
     {"registration", "refinement", "bidirectional", "start", "alignment", "pyramid", "pair", "stage", "guarded", "metamorphosis", "graphreg"},
-    {"presets", "io", "report", "evaluation", "phantoms", "checks", "measure", "settings", "result", "judge", "pairs", "contrasts", "lesions", "amortised"},
+    {"presets", "io", "report", "evaluation", "phantoms", "checks", "measure", "settings", "result", "judge", "pairs", "contrasts", "lesions", "memory", "amortised"},
     {"recipes", "plan", "demo", "doctor", "console", "cli", "cohort"},
 ]
 """Rooms from the ground up: a room may use those of its own floor and of the floors below."""

@@ -108,10 +108,12 @@ class TestRegister:
         paths = {name: Path(f"{name}.x") for name in ("fixed_mask", "moving_mask", "landmarks", "guide_landmarks", "fixed_lesion_mask", "moving_lesion_mask")}
         flags = [part for name, path in paths.items() for part in (f"--{name.replace('_', '-')}", path)]
         contrasts = ("--contrast", "c.nii", "d.nii", "--contrast", "e.nii", "f.nii")
-        code, _, err = run("register", "a.nii", "b.nii", "-o", tmp_path / "r", *flags, *contrasts, "--mask-mode", "prior", "--preset", "p", "--device", "d", "--seed", 5, "--threads", 2)
+        code, _, err = run(
+            "register", "a.nii", "b.nii", "-o", tmp_path / "r", *flags, *contrasts, "--mask-mode", "prior", "--preset", "p", "--device", "d", "--seed", 5, "--threads", 2, "--max-memory", 900
+        )
         assert (code, err) == (3, "inrreg: enough\n")
         further = ((Path("c.nii"), Path("d.nii")), (Path("e.nii"), Path("f.nii")))
-        assert given == {"images": (Path("a.nii"), Path("b.nii")), **paths, "contrasts": further, "mask_mode": "prior", "preset": "p", "device": "d", "seed": 5, "threads": 2}
+        assert given == {"images": (Path("a.nii"), Path("b.nii")), **paths, "contrasts": further, "mask_mode": "prior", "preset": "p", "device": "d", "seed": 5, "threads": 2, "max_memory_mb": 900.0}
 
     def test_shows_a_short_table(self, run: Run, tmp_path: Path) -> None:
         code, out, err = run("register", "fixed.nii.gz", "moving.nii.gz", "-o", tmp_path / "r", "--landmarks", "landmarks.csv", "--preset", "tiny")
