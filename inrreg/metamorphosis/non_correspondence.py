@@ -57,8 +57,10 @@ class Learned:
     prior_inside: float = 0.9
 
     def known(self, pair: Pair, mask: Image | None) -> Pair:
-        """See ``MaskRule``: before the first look what the lesion masks say, then what was found."""
-        return pair if mask is None else replace(pair, fixed_lesion=mask, moving_lesion=None)
+        """See ``MaskRule``: before the first look what the lesion masks say, then what was found; what is likelier gone than not is left out wholly, for the rest of its weight would still pull."""
+        if mask is None:
+            return pair
+        return replace(pair, fixed_lesion=mask.with_data(torch.where(mask.data > 0.5, 1.0, mask.data)), moving_lesion=None)
 
     def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
         """See ``MaskRule``."""
