@@ -484,3 +484,22 @@ class TestPage:
     def test_a_page_that_cannot_be_written_is_an_error_of_ours(self, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=r"missing.report\.html: the report cannot be written"):
             write_report(tmp_path / "missing" / "report.html", title="Nothing")
+
+
+def test_the_change_is_cut_through_the_largest_piece() -> None:
+    from inrreg.pair import Change
+    from inrreg.report.change import change_map
+
+    grid = Grid.from_spacing((24, 20, 16), (2.0, 2.0, 2.0))
+    fixed = Image.from_array(np.random.default_rng(0).random(grid.shape).astype(np.float32), grid)
+    absent, added = np.zeros((2, *grid.shape), np.float32)
+    absent[3:5, 3:5, 3:5], absent[15:21, 12:18, 9:13] = 1.0, 0.9
+    added[15:21, 12:18, 9:13] = -0.5
+    mask, change = Image.from_array(absent, grid), Image.from_array(added, grid)
+    figure = change_map(fixed, Change(mask, change, mask))
+    covered = np.asarray(figure.axes[0].images[0].get_array(), dtype=float)
+    assert (covered[..., 0] - covered[..., 2] > 60).sum() >= 30  # orange, 6 x 6 voxels of the axial slice
+    empty = Image.from_array(np.zeros(grid.shape, np.float32), grid)
+    assert len(change_map(fixed, Change(empty, empty, empty)).axes) == len(figure.axes)
+    with pytest.raises(FrameError, match="needs it on the fixed grid"):
+        change_map(fixed, Change(Image.from_array(absent[1:], grid.cropped((1, 0, 0), grid.shape)), change, mask))

@@ -24,7 +24,7 @@ CHANGE = LinearSegmentedColormap.from_list("change", ["#7fd0ff", "#2f6f9f", "#14
 def change_map(fixed: Image, change: Change, mask: Image | None = None, at: ArrayLike | None = None) -> Figure:
     """The fixed image with the mask of what has no counterpart over it, and below the change of intensity.
 
-    Cut through the middle of what was found; where that is nothing, through ``at``, else the middle of ``mask``.
+    Cut through the middle of the largest piece that was found; where that is nothing, through ``at``, else the middle of ``mask``.
 
     Raises:
         FrameError: the change does not lie on the grid of ``fixed``.
@@ -33,8 +33,8 @@ def change_map(fixed: Image, change: Change, mask: Image | None = None, at: Arra
         if not image.grid.same_as(fixed.grid):
             raise FrameError(f"{image.name}: the figure needs it on the fixed grid {fixed.grid}, it lies on {image.grid}; resample it first")
     absent, added = (image.data[0].detach().cpu().numpy() for image in (change.non_correspondence, change.appearance_change))
-    found = (absent > 0.5).any()
-    point = middle_of(fixed.grid, change.non_correspondence) if found else middle_of(fixed.grid, mask) if at is None else at
+    found = _largest(change.non_correspondence)
+    point = middle_of(fixed.grid, found) if found is not None else middle_of(fixed.grid, mask) if at is None else at
     planes = planes_of(fixed.grid, point)
     values = fixed.data[0].detach().cpu().numpy()
     low, high = np.percentile(values[region(mask, fixed.grid)], [1, 99.5])
@@ -48,6 +48,17 @@ def change_map(fixed: Image, change: Change, mask: Image | None = None, at: Arra
     figure, axes = draw_rows(planes, rows, colour_bar=True)
     draw_colour_bar(figure, axes[1], norm, CHANGE, "change of intensity", "neither")
     return figure
+
+
+def _largest(absent: Image) -> Image | None:
+    """The largest piece that is likelier absent than not."""
+    from scipy.ndimage import label
+
+    pieces, count = label(absent.data[0].detach().cpu().numpy() > 0.5)
+    if count == 0:
+        return None
+    largest = 1 + np.bincount(pieces.ravel())[1:].argmax()
+    return Image.from_array((pieces == largest).astype(np.float32), absent.grid)
 
 
 def _covered(grey: NDArray, probability: NDArray) -> NDArray:
