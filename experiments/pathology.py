@@ -100,7 +100,7 @@ def known(pair: Pair, seen: PathologyPair) -> Pair:
 
 def landmarks(transform: Transform, seen: PathologyPair) -> dict[str, float]:
     """Mean error of the landmarks at the rim of the lesion and far from it, mm."""
-    error = (transform(seen.fixed.landmarks.coords) - seen.moving.landmarks.coords).norm(dim=1)
+    error = (transform(seen.fixed.landmarks.coords) - seen.moving.landmarks.coords).norm(dim=1).detach()
     rim = torch.tensor([label.startswith("near") for label in seen.fixed.landmarks.labels])
     return {name: float(error[which].mean()) for name, which in (("rim_mm", rim), ("far_mm", ~rim)) if which.any()}
 
@@ -239,7 +239,7 @@ def main() -> None:
     for kind, seeds in SEEDS[arguments.seeds].items():
         for seed in seeds[: 2 if arguments.quick else None] if kind in arguments.kinds else ():
             everything = [*arms(), "detectors", *(["learned, swapped"] if seed in seeds[:2] and not arguments.quick else [])]
-            missing = [name for name in everything if not table.has(kind=kind, seed=seed, arm=next(iter(DETECTORS)) if name == "detectors" else name)]
+            missing = [name for name in everything if not table.has(kind=kind, seed=seed, arm=list(DETECTORS)[-1] if name == "detectors" else name)]
             for row in phantom_rows(kind, seed, missing) if missing else ():
                 table.tell(row)
     plates = []

@@ -58,6 +58,8 @@ def in_units_of(change: Change, image: Image, seen: Image) -> Change:
     """``change``, on the CPU, its appearance that of the first contrast in the units of ``image``, of which ``seen`` is what the stages saw: by the slope of one against the other."""
     values, scaled = image.data[0].flatten().double(), seen.data[0].cpu().flatten().double()
     between = (scaled > 0) & (scaled < 1)
+    if between.sum() < 2 or float(scaled[between].std()) < 1e-9:  # an image of two values, or one that was left as it is: nothing lies within the window
+        between = torch.ones_like(between)
     values, scaled = values[between] - values[between].mean(), scaled[between] - scaled[between].mean()
     unit = float((values * scaled).sum() / scaled.square().sum())
     appearance = change.appearance_change

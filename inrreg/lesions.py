@@ -48,7 +48,9 @@ def with_mask_mode(preset: Preset, mode: MaskMode | None, lesions: Mapping[str, 
     if mode is not None and mode not in get_args(MaskMode):
         raise InputError(f"no mask mode is called {mode!r}; choose one of {', '.join(get_args(MaskMode))}")
     if not heeds and (given or mode is not None):
-        raise InputError(f"the preset {preset.name!r} does not look for what has no counterpart, so {' and '.join(given) or 'a mask mode'} would change nothing; take the preset pathology")
+        raise InputError(
+            f"the preset {preset.name!r} does not look for what has no counterpart, and not all of its stages would heed {' and '.join(given) or 'a mask mode'}; take the preset pathology"
+        )
     if not heeds:
         return preset, None
     if mode == "learn" and given:
@@ -56,6 +58,6 @@ def with_mask_mode(preset: Preset, mode: MaskMode | None, lesions: Mapping[str, 
     if mode in ("prior", "fixed") and not given:
         raise InputError(f'the mask mode "{mode}" needs a lesion mask of the fixed image, of the moving image or of both; give one, or take the mode "learn"')
     if mode == "fixed":
-        stages = tuple(replace(stage, mask=Given()) if isinstance(stage, NonCorrespondence) else stage for stage in preset.stages)
+        stages = tuple(replace(stage, mask=Given(), survey=()) if isinstance(stage, NonCorrespondence) else stage for stage in preset.stages)
         return replace(preset, stages=stages), mode
     return preset, mode or ("prior" if given else "learn")

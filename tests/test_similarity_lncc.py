@@ -190,3 +190,13 @@ def test_moments_of_the_fixed_image_are_kept_and_still_right(grid: Grid) -> None
     fresh = Step(Samples(first.level, first.sites), Table(shift.expand_as(first.sites.points)), None)
     assert float(leaving.weight.mean()) < 1
     assert torch.equal(lncc.map(leaving), lncc.map(fresh))
+
+
+def test_each_channel_has_a_floor_of_its_own() -> None:
+    """A bright contrast beside a faint one does not flatten it: the cost of both is the mean of the costs of each."""
+    grid = Grid.from_spacing((12, 11, 10), 2.0)
+    bright, faint = 0.6 + 0.04 * noise(grid.shape, 1), 0.2 + 0.01 * noise(grid.shape, 2)
+    others = bright + 0.01 * noise(grid.shape, 3), faint + 0.003 * noise(grid.shape, 4)
+    alone = [float(LNCC(6.0)(step_between(f, m, grid))) for f, m in zip((bright, faint), others, strict=True)]
+    both = float(LNCC(6.0)(step_between(torch.stack([bright, faint]), torch.stack(others), grid)))
+    assert both == pytest.approx(sum(alone) / 2, rel=1e-6)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.errors import InputError
 from inrreg.image import Image
 from inrreg.masks import as_weight, bounding_box, cropped
 from inrreg.matrix import determinant
@@ -40,9 +41,10 @@ class Aligned:
         """|back(there(x)) - x| at every voxel, mm.
 
         Raises:
-            AttributeError: there is no way back.
+            InputError: there is no way back.
         """
-        assert self.back is not None, "a view without a way back has no inconsistency"
+        if self.back is None:
+            raise InputError("a view without a way back has no inconsistency; give align() the map from moving to fixed")
         points = self.fixed.grid.points(device=self.fixed.device)
         moved = points + self.there.displacement_on(self.fixed.grid)
         return (self.back(moved) - points).norm(dim=-1)[None]
@@ -61,9 +63,14 @@ class Detector(Protocol):
         ...
 
 
+def hardened(mask: Image) -> Image:
+    """``mask`` with 1 where it is above 0.5: what is likelier gone than not is to be left out wholly, for the rest of its weight would still pull."""
+    return mask.with_data(torch.where(mask.data > 0.5, 1.0, mask.data))
+
+
 @torch.no_grad()
 def align(pair: Pair, there: Transform, back: Transform | None, spacing_mm: float) -> Aligned:
-    """The view of ``pair`` at ``spacing_mm``, cropped to the fixed mask; intensities are scaled to 0 ... 1."""
+    """The view of ``pair`` at ``spacing_mm``, cropped to the fixed mask; the images must be scaled to 0 ... 1."""
     fixed, mask = pair.fixed, as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
     if pair.fixed_mask is not None:
         box = bounding_box(mask, 4 * spacing_mm)

@@ -14,7 +14,7 @@ from torch import Tensor
 from inrreg.errors import InputError
 from inrreg.features import GradientMagnitude
 from inrreg.image import Image
-from inrreg.metamorphosis.aligned import Aligned, Detector
+from inrreg.metamorphosis.aligned import Aligned, Detector, hardened
 from inrreg.metamorphosis.evidence import MAD, residual
 from inrreg.pair import Pair
 from inrreg.separable import apply_along_axes, box_sum, smoothing
@@ -110,7 +110,7 @@ class Detected:
 
     def known(self, pair: Pair, mask: Image | None) -> Pair:
         """See ``MaskRule``: before the first look what the lesion masks say, then what was found."""
-        return pair if mask is None else replace(pair, fixed_lesion=mask, moving_lesion=None)
+        return pair if mask is None else replace(pair, fixed_lesion=hardened(mask), moving_lesion=None)
 
     def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
         """See ``MaskRule``; a detector looks afresh, whatever was believed so far."""

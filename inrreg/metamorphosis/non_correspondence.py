@@ -1,14 +1,14 @@
-"""Registration with a mask of what has no counterpart: three fields, u (where to), m (nothing there) and r (what changed), in one energy, a block at a time.
+"""Registration with a mask of what has no counterpart: three fields, u (where to), m (nothing there) and r (what changed), each fitted with the others held.
 
-    mean over sites of (1 - m) D(u) + m price  +  penalties of u  +  perimeter of m - entropy of m  +  (under m) (e - r)^2
+    (1 - m) D(u) + penalties of u;    -m L - entropy of m + perimeter of m;    m (e - r)^2
 
 With m held, u is a registration that leaves m out (cost-function masking); with u held, m is decided by the evidence in what is left unexplained; r is fitted last and tells nobody. The ancestors are
 the joint energies of deformation and change (Noblet and others, Frontiers in Neuroimaging 2022; Andresen and others, IJCARS 2022), here for the pair at hand.
 """
 
-import copy
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.errors import InputError
 from inrreg.image import Image
-from inrreg.metamorphosis.aligned import Aligned, align
+from inrreg.metamorphosis.aligned import Aligned, align, hardened
 from inrreg.metamorphosis.evidence import Evidence, InconsistencyEvidence, IntensityEvidence, residual
 from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel, probability
 from inrreg.optimisation import Outcome
@@ -27,11 +28,15 @@ from inrreg.registration import Registration, Scale
 from inrreg.sampling import linear
 from inrreg.space import Grid
 from inrreg.stage import ENDING, Progress, Record, StageResult, Stopwatch, composed
-from inrreg.transforms import Transform
+from inrreg.transforms import Linear, NumericInverse, Transform
+from inrreg.transforms.bspline import interpolating_spline
+from inrreg.transforms.composite import fused
 
 log = logging.getLogger(__name__)
 
 SUSPICIOUS_PERCENT = 20.0
+INVERSE_MM = 6.0
+"""Knots of the inverse of a start that is not linear."""
 
 
 class MaskRule(Protocol):
@@ -57,10 +62,8 @@ class Learned:
     prior_inside: float = 0.9
 
     def known(self, pair: Pair, mask: Image | None) -> Pair:
-        """See ``MaskRule``: before the first look what the lesion masks say, then what was found; what is likelier gone than not is left out wholly, for the rest of its weight would still pull."""
-        if mask is None:
-            return pair
-        return replace(pair, fixed_lesion=mask.with_data(torch.where(mask.data > 0.5, 1.0, mask.data)), moving_lesion=None)
+        """See ``MaskRule``: before the first look what the lesion masks say, then what was found."""
+        return pair if mask is None else replace(pair, fixed_lesion=hardened(mask), moving_lesion=None)
 
     def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
         """See ``MaskRule``."""
@@ -68,7 +71,8 @@ class Learned:
         with torch.no_grad():
             log_odds = torch.stack([term(seen, counterpart) for term in self.evidence]).sum(0) + torch.logit(probable)
         logit = self.model.build(seen.fixed.grid, generator).to(seen.fixed.device)
-        self.posterior.fit(logit, log_odds, seen)
+        if self.posterior.fit(logit, log_odds, seen) is Outcome.INTERRUPTED:
+            raise KeyboardInterrupt
         return probability(logit, seen.fixed.grid, seen.weight.data)
 
 
@@ -105,84 +109,123 @@ class NonCorrespondence:
     mask: MaskRule = field(default_factory=Learned)
     appearance_model: ScalarModel = field(default_factory=ScalarModel)
     appearance: Appearance = field(default_factory=Appearance)
-    window_mm: float = 40.0
+    appearance_window_mm: float = 40.0
     name: str = "non-correspondence"
 
     def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
-        """Fit the residual of ``initial``, m and r."""
+        """Fit the residual of ``initial``, m and r.
+
+        Raises:
+            InputError: a ready transform in place of a model, which would serve one way only, or a survey that looks closer than the fit.
+        """
+        self._check()
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
-        there = Way(self, pair, initial, generator)
-        back = Way(self, pair.swapped(), None if initial is None else initial.inverse(), generator)
-        outcome = Outcome.CONVERGED
-        for scale in self.survey:
-            outcome = self._round(scale, there, back, seed, progress)
-            if outcome in ENDING:
-                break
-        else:
-            for way in (there, back):
-                way.begin()
-            for scale in self.registration.scales:
-                outcome = self._round(scale, there, back, seed, progress)
-                if outcome in ENDING:
-                    break
+        start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+        history = list[Record]()
+        there = Way(self, pair, start, generator, history)
+        back = Way(self, pair.swapped(), None if start is None else _way_back(start, pair.moving.grid), generator, history)
+        try:
+            self._fit(there, back, seed, progress)
+            interrupted = False
+        except KeyboardInterrupt:
+            interrupted = True
+        outcome = Outcome.INTERRUPTED if interrupted else _outcome(there.outcomes)
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
-        result = StageResult(self.name, there.total, outcome, watch.seconds, [*there.history, *back.history])
+        result = StageResult(self.name, there.total, outcome, watch.seconds, history)
         here, elsewhere = there.found, back.found
         if here is None or elsewhere is None:
             return result
         fixed, moving = pair.fixed.grid, pair.moving.grid
         change = Change(_carried(here.mask, fixed), _carried(self.repainted(here, generator), fixed), _carried(elsewhere.mask, moving))
-        notes = {"no_counterpart_fixed": _amount("fixed", here), "no_counterpart_moving": _amount("moving", elsewhere)}
+        notes = {"no_counterpart_fixed": _amount("fixed", here), "no_counterpart_moving": _amount("moving", elsewhere), "outcome_back": _outcome(back.outcomes).name.lower()}
         return replace(result, seconds=watch.seconds, notes=notes, change=change)
 
-    def _round(self, scale: Scale, there: "Way", back: "Way", seed: int, progress: Progress | None) -> Outcome:
-        """One scale: u both ways with m held, then m both ways with u held."""
+    def _check(self) -> None:
+        if isinstance(self.registration.transform, Transform):
+            raise InputError(f"the fit goes both ways, and a ready {type(self.registration.transform).__name__} serves one; give a model, for instance FreeForm(16), and the transform as `initial`")
+        finest = min((scale.spacing_mm for scale in self.registration.scales), default=math.inf)
+        if any(scale.spacing_mm < finest for scale in self.survey):
+            raise InputError(f"the survey looks closer than the fit, whose finest scale is {finest:g} mm, and a coarser view never replaces a finer one; leave those scales out of the survey")
+
+    def _fit(self, there: "Way", back: "Way", seed: int, progress: Progress | None) -> None:
+        """The survey, then the fit from the start again; until that sees as well as the survey did, an end comes back to what the survey found."""
+        for scale in self.survey:
+            if self._round(scale, there, back, seed, progress):
+                return
+        for way in (there, back):
+            if self.survey:
+                way.begin_again()
+        for scale in self.registration.scales:
+            try:
+                ended = self._round(scale, there, back, seed, progress)
+            except KeyboardInterrupt:
+                there.fall_back(scale)
+                raise
+            if ended:
+                there.fall_back(scale)
+                return
+
+    def _round(self, scale: Scale, there: "Way", back: "Way", seed: int, progress: Progress | None) -> bool:
+        """One scale: u both ways with m held, then m both ways with u held; whether the run has ended with it."""
         for way in (there, back):
             outcome = way.move(scale, seed, progress)
+            if outcome is Outcome.INTERRUPTED:
+                raise KeyboardInterrupt
             if outcome in ENDING:
-                return outcome
+                return True
         there.look(back.total, scale.spacing_mm)
         back.look(there.total, scale.spacing_mm)
-        return outcome
+        return False
 
     def repainted(self, found: Found, generator: torch.Generator) -> Image:
         """m r: what is to be added to the warped image where it has no counterpart, one field a channel."""
         seen, mask = found.seen, found.mask.data
         changes = []
         for fixed, warped in zip(seen.fixed.data.split(1), seen.warped.data.split(1), strict=True):
-            unexplained = residual(fixed, warped, seen.weight.data * (1 - mask), seen.fixed.grid, self.window_mm)
+            unexplained = residual(fixed, warped, seen.weight.data * (1 - mask), seen.fixed.grid, self.appearance_window_mm)
             change = self.appearance_model.build(seen.fixed.grid, generator).to(mask.device)
             self.appearance.fit(change, unexplained, mask, seen.fixed.grid)
             with torch.no_grad():
                 changes.append(mask * change.on(seen.fixed.grid))
-        return seen.fixed.with_data(torch.cat(changes))
+        return Image(torch.cat(changes), seen.fixed.grid, "appearance change")
 
 
 class Way:
     """One direction of the fit: the pair as it sees it, its map, its mask."""
 
-    def __init__(self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, generator: torch.Generator) -> None:
-        self.stage, self.pair, self.initial, self.generator = stage, pair, initial, generator
-        self.history: list[Record] = []
+    def __init__(self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, generator: torch.Generator, history: list[Record]) -> None:
+        self.stage, self.pair, self.initial, self.generator, self.history = stage, pair, initial, generator, history
         self.found: Found | None = None
         self.spacing_mm = math.inf
-        self.begin()
+        self.surveyed: Transform | None = None
+        self.outcomes: list[Outcome] = []
+        self.transform = self._built()
 
     @property
     def total(self) -> Transform:
         """The whole map."""
         return composed(self.transform, self.initial)
 
-    def begin(self) -> None:
-        """The identity again, or a copy of the ready transform."""
+    def begin_again(self) -> None:
+        """From the identity; what was reached before is kept aside."""
+        self.surveyed, self.transform, self.outcomes = self.transform, self._built(), []
+
+    def _built(self) -> Transform:
         model = self.stage.registration.transform
-        self.transform = (copy.deepcopy(model) if isinstance(model, Transform) else model.build(self.pair.fixed.grid, self.generator)).to(self.pair.fixed.device)
+        assert not isinstance(model, Transform)  # or the stage had refused it
+        return model.build(self.pair.fixed.grid, self.generator).to(self.pair.fixed.device)
+
+    def fall_back(self, scale: Scale) -> None:
+        """To what the survey reached, where the fit had not come as far when it ended at ``scale``."""
+        if self.surveyed is not None and scale.spacing_mm > self.spacing_mm:
+            self.transform = self.surveyed
 
     def move(self, scale: Scale, seed: int, progress: Progress | None) -> Outcome:
         """u with m held."""
         known = self.stage.mask.known(self.pair, None if self.found is None else self.found.mask)
         result = replace(self.stage.registration, transform=self.transform, scales=(scale,), name=self.stage.name).run(known, self.initial, seed=seed, progress=progress)
         self.history += result.history
+        self.outcomes.append(result.outcome)
         return result.outcome
 
     def look(self, back: Transform, spacing_mm: float) -> None:
@@ -196,6 +239,21 @@ class Way:
         self.found = Found(seen, Image(mask, seen.fixed.grid, "non-correspondence"))
 
 
+@torch.no_grad()
+def _way_back(start: Transform, grid: Grid) -> Transform:
+    """The inverse of the start: of a linear one exactly, of any other drawn once on a lattice over ``grid`` of the moving image, for it is asked at every step."""
+    if isinstance(start, Linear):
+        return start.inverse()
+    lattice = grid.covering(INVERSE_MM, margin=1)
+    knots = lattice.points(device=start.device)
+    return interpolating_spline(NumericInverse(start).solve(knots)[0] - knots, lattice)
+
+
+def _outcome(outcomes: Sequence[Outcome]) -> Outcome:
+    """The first end that is not what the optimiser wanted, else the last one."""
+    return next((each for each in outcomes if not each.usable), outcomes[-1] if outcomes else Outcome.CONVERGED)
+
+
 def _carried(image: Image, grid: Grid) -> Image:
     """``image`` on ``grid`` of the same space, 0 beyond it."""
     return image if image.grid.same_as(grid) else image.with_data(linear(image, grid.points(device=image.device), outside=0.0), grid)
@@ -207,4 +265,5 @@ def _amount(name: str, found: Found) -> dict[str, float]:
     percent = 100 * volume / max(float((found.seen.weight.data > 0).sum()), 1.0)
     if percent > SUSPICIOUS_PERCENT:
         log.warning("%.0f %% of the %s image was found to have no counterpart, which is more than a lesion: look at the alignment and at the contrasts of both images", percent, name)
-    return {"volume_ml": volume * float(np.prod(found.mask.grid.spacing)) / 1000, "percent_of_foreground": percent}
+    size = volume * float(np.prod(found.mask.grid.spacing))
+    return {**({"volume_ml": size / 1000} if found.mask.grid.ndim == 3 else {"area_mm2": size}), "percent_of_foreground": percent}

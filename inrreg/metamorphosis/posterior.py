@@ -57,7 +57,7 @@ class Posterior:
         mean of -m L - H(m)  +  ``perimeter_mm`` x mean of |grad m|
 
     is least: L is the log odds of having no counterpart, H the entropy of a coin of probability m. Without the perimeter that is the posterior probability m = 1 / (1 + exp(-L)); with it, voxels
-    ask their neighbours (Mumford and Shah; Ising). What is smaller than about ``perimeter_mm`` over the mean of L in radius times three is not seen, by design.
+    ask their neighbours (Mumford and Shah; Ising). A ball whose radius is below 3 ``perimeter_mm`` / L is not seen (2 in 2-D), by design.
     """
 
     perimeter_mm: float = 3.0

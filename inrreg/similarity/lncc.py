@@ -87,7 +87,8 @@ def local_correlation(
 
 
 def spread(values: Tensor, weight: Tensor) -> Tensor:
-    """Weighted variance of all values, a scalar."""
-    total = (weight.sum() * values.shape[1]).clamp(min=1e-6)
-    mean = (weight * values).sum() / total
-    return ((weight * (values - mean).square()).sum() / total).clamp(min=1e-12)
+    """Weighted variance of the values of each channel, ``[1, c, 1, ...]``."""
+    but_channels = [axis for axis in range(values.ndim) if axis != 1]
+    total = weight.sum().clamp(min=1e-6)
+    mean = (weight * values).sum(but_channels, keepdim=True) / total
+    return ((weight * (values - mean).square()).sum(but_channels, keepdim=True) / total).clamp(min=1e-12)

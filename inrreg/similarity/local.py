@@ -74,8 +74,9 @@ class _CorrelationSum(torch.autograd.Function):
 
 
 def correlation_sum(warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], fixed: FixedSide, floors: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
-    """Sum of weight times local correlation over all sites and channels; ``floors`` are added to the variances of both sides. Differentiable by ``warped`` alone, once."""
-    return _CorrelationSum.apply(warped, weight, fixed, floors)
+    """Sum of weight times local correlation over all sites and channels; ``floors`` (scalars or ``[1, c, 1, ...]``) are added to both variances. Differentiable by ``warped`` alone, once."""
+    of_channels = tuple(floor.expand(1, warped.shape[1], *[1] * (warped.ndim - 2)) for floor in floors)
+    return _CorrelationSum.apply(warped, weight, fixed, of_channels)
 
 
 def _correlated(tile: Tile, warped: Tensor, weight: Tensor, fixed: FixedSide, floors: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
@@ -85,8 +86,8 @@ def _correlated(tile: Tile, warped: Tensor, weight: Tensor, fixed: FixedSide, fl
     mean = fixed.sums(tile, lambda out: out.copy_(weighted)) * inverse
     variance = (fixed.sums(tile, lambda out: torch.mul(weighted, values, out=out)) * inverse).addcmul_(mean, mean, value=-1)
     covariance = (fixed.sums(tile, lambda out: torch.mul(weighted, fixed.values[tile.outer], out=out)) * inverse).addcmul_(mean, mean_fixed, value=-1)
-    variance = variance.clamp_(min=0).add_(floors[1])
-    p = (variance_fixed + floors[0]).mul_(variance).rsqrt_().mul_(weight[tile.alike().inner])
+    variance = variance.clamp_(min=0).add_(floors[1][:, tile.inner[1]])
+    p = (variance_fixed + floors[0][:, tile.inner[1]]).mul_(variance).rsqrt_().mul_(weight[tile.alike().inner])
     total = torch.dot(p.flatten(), covariance.flatten())
     by_fixed, by_warped, constant = (factor[tile.inner] for factor in fixed.factors)
     torch.mul(p, inverse, out=by_fixed)
