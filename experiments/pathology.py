@@ -177,20 +177,22 @@ def detector_rows(kind: str, seed: int, seen: PathologyPair, pair: Pair, start: 
 
 
 def patient_rows(name: str, threads: int, folder: Path) -> Iterator[tuple[dict[str, Any], Plate | None]]:
-    """The two follow-ups: the preset, and its stages without a mask; local correlation and ranking where there is a head."""
+    """A follow-up by the preset's stages without a mask, and by the preset; local correlation and ranking where there is a head, its lesions carried over by the first of them."""
     case = Case(name).folder
+    fixed, moving = (read_image(case / f"{which}.nii.gz") for which in ("fixed", "moving"))
+    head = fixed.data > 0.05 * fixed.data.flatten().kthvalue(int(0.995 * fixed.data.numel())).values
     plain = replace(PATHOLOGY, name="plain", stages=(*PATHOLOGY.stages[:2], FIT.registration))
+    lesion: Tensor | None = None
     for arm, chosen in (("plain", plain), ("learned", PATHOLOGY)):
         result = register(case / "fixed.nii.gz", case / "moving.nii.gz", preset=chosen, threads=threads)
-        fixed, moving = (read_image(case / f"{which}.nii.gz") for which in ("fixed", "moving"))
-        lesion = (read_labels(case / "fixed_lesion.nii.gz").data > 0) | (result.warp(read_labels(case / "moving_lesion.nii.gz")).data > 0)
-        head = fixed.data > 0.05 * fixed.data.flatten().kthvalue(int(0.995 * fixed.data.numel())).values
+        if lesion is None:
+            lesion = (read_labels(case / "fixed_lesion.nii.gz").data > 0) | (result.warp(read_labels(case / "moving_lesion.nii.gz")).data > 0)
         healthy = Image((head & ~lesion).float(), fixed.grid, "head outside the lesions")
         row = {"kind": "patient", "seed": name.rsplit("/", 1)[-1], "arm": arm, "lncc_outside": image_agreement(fixed, warp(moving, result.transform, fixed.grid), healthy).lncc}
         plate = None
         if result.change is not None:
             row["auc"] = auc(result.change.non_correspondence.data[head], lesion[head])
-            plate = Plate(name, change_map(fixed, result.change, at=None), "What was found to have no counterpart at progression, and the change of intensity there.")
+            plate = Plate(name, change_map(fixed, result.change), "What was found to have no counterpart, and the change of intensity there.")
         result.save(folder / name.replace("/", "_") / arm)
         yield {**row, "folded_voxels": result.metrics["jacobian"]["n_folded"], "seconds": result.metrics["time_s"]["total"]}, plate
 

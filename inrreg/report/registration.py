@@ -83,7 +83,7 @@ def registration_report(
 _OVERLAY = "Fixed image in cyan, moving image in red: grey where they agree. Radiological convention: the patient's right on the left of the picture."
 _DIFFERENCE = "Fixed minus moving, each in its display window: mid-grey where they agree. Meaningful where both images show tissue with the same contrast."
 _VOLUME_CHANGE = "Local volume change from the fixed to the moving image: blue shrinks, black keeps its volume, orange grows; 0.7 is twice the volume, −0.7 half of it."
-_CHANGE = "Above, the fixed image with what was found to have no counterpart in the moving one; below, what is to be added to the warped image there, once its intensities are matched, in units of the fixed one."
+_CHANGE = "Above, the fixed image with what was found to have no counterpart in the moving one; below, what is to be added to the warped image there, in units of the fixed one."
 _DEFORMED_GRID = "Lines of the fixed grid where the map takes them, seen in the plane, without the mean displacement."
 
 

@@ -1,0 +1,48 @@
+"""The scores of the pathology study."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from steps import step_between
+
+from experiments.pathology import Huber, auc, claims, mask_scores
+from experiments.tables import Table
+from inrreg.space import Grid
+
+
+def test_auc_is_the_probability_to_rank_right() -> None:
+    generator = torch.Generator().manual_seed(0)
+    score, positive = (torch.rand(60, generator=generator) * 10).round(), torch.rand(60, generator=generator) < 0.3
+    wins = [(a > b) + 0.5 * (a == b) for a in score[positive].tolist() for b in score[~positive].tolist()]
+    assert auc(score, positive) == pytest.approx(sum(wins) / len(wins))
+
+
+def test_a_mask_is_scored_in_the_brain_and_outside_the_oedema() -> None:
+    brain, truth, left_out = torch.ones(1, 10, 10, dtype=torch.bool), torch.zeros(1, 10, 10, dtype=torch.bool), torch.zeros(1, 10, 10, dtype=torch.bool)
+    brain[:, 8:], truth[:, 2:4], left_out[:, 4] = False, True, True
+    mask = torch.zeros(1, 10, 10)
+    mask[:, 3:6], mask[:, 9] = 0.9, 0.9  # half of the truth, the oedema, one row too many, and one outside the brain
+    scores = mask_scores(mask, truth, brain, left_out)
+    assert scores["dice"] == pytest.approx(2 * 10 / (20 + 20))
+    assert scores["false_positive_percent"] == pytest.approx(100 * 10 / 80)
+    healthy = mask_scores(mask, torch.zeros_like(truth), brain, left_out)
+    assert "dice" not in healthy
+
+
+def test_huber_is_a_square_and_then_a_line() -> None:
+    grid = Grid.from_spacing((4, 4), 1.0)
+    fixed = torch.zeros(4, 4)
+    near, far = (float(Huber(0.1, 1.0)(step_between(fixed, torch.full((4, 4), value), grid))) for value in (0.05, 0.5))
+    assert near == pytest.approx(0.5 * 0.05**2)
+    assert far == pytest.approx(0.1 * (0.5 - 0.05))
+
+
+def test_claims_compare_with_the_oracle(tmp_path: Path) -> None:
+    table = Table(tmp_path, ("kind", "seed", "arm"), resume=False)
+    for arm, rim, far in (("plain", 2.0, 0.5), ("oracle", 1.0, 0.4), ("learned", 1.1, 0.41)):
+        table.add({"kind": "resection", "seed": 1, "arm": arm, "rim_mm": rim, "far_mm": far, "dice": 0.9, "leak_percent": 3.0, "folded_voxels": 0, "seconds": 10.0})
+    found = {entry["measure"]: entry for entry in claims(table)}
+    assert found["rim landmarks, over oracle"]["value"] == pytest.approx(1.1)
+    assert found["rim landmarks, over oracle"]["met"]
+    assert found["patients, least AUC"]["met"] is None
