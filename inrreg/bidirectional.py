@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inrreg.errors import InputError
 from inrreg.masks import as_weight
-from inrreg.optimisation import Outcome
+from inrreg.optimisation import Outcome, overall
 from inrreg.pair import Pair
 from inrreg.refinement import Refinement, parted
 from inrreg.sampling import linear
@@ -56,7 +56,7 @@ class Bidirectional:
         if back.outcome in ENDING:
             return replace(there, outcome=back.outcome, seconds=watch.seconds, history=history)
         mean, apart = halfway(there.transform, back.transform, pair.fixed.grid.covering(self.lattice_mm, margin=1))
-        outcome = there.outcome if not there.outcome.usable else back.outcome
+        outcome = overall([there.outcome, back.outcome])
         return StageResult(self.name, mean, outcome, watch.seconds, history, {"disagreement_mm": _summary(apart, mean.lattice, pair)})
 
 

@@ -5,7 +5,7 @@ import torch
 
 from inrreg.errors import InputError
 from inrreg.image import Image, LabelImage
-from inrreg.sampling import linear
+from inrreg.sampling import on_grid
 from inrreg.space import Grid
 
 
@@ -24,9 +24,7 @@ def as_weight(mask: LabelImage | Image | None, grid: Grid, device: torch.device 
 
 def without(mask: Image, lesion: Image) -> Image:
     """``mask`` (1 = use) less ``lesion`` (1 = has no counterpart), which may lie on any grid of the same image and is 0 beyond it."""
-    if lesion.grid.same_as(mask.grid):
-        return mask.with_data(mask.data * (1 - lesion.data.clamp(0, 1)))
-    return mask.with_data(mask.data * (1 - linear(lesion, mask.grid.points(device=mask.device), outside=0.0).clamp(0, 1)))
+    return mask.with_data(mask.data * (1 - on_grid(lesion, mask.grid).data.clamp(0, 1)))
 
 
 def dilated(mask: Image, margin_mm: float) -> Image:

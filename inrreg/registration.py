@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inrreg.errors import InputError
 from inrreg.masks import as_weight, bounding_box, cropped, dilated, without
-from inrreg.optimisation import Adam, Optimiser, Outcome
+from inrreg.optimisation import Adam, Optimiser, Outcome, overall
 from inrreg.pair import Pair
 from inrreg.sampling import pyramid_level
 from inrreg.similarity.points import LandmarkDistance
@@ -74,7 +74,7 @@ class Registration:
         transform = transform.to(pair.fixed.device).requires_grad_(True)
         start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
         history: list[Record] = []
-        outcomes = [Outcome.CONVERGED]
+        outcomes = list[Outcome]()
         for scale in self.scales:
             if scale.control_spacing_mm is not None:
                 transform.refine(scale.control_spacing_mm)
@@ -83,7 +83,7 @@ class Registration:
             outcomes.append(self._descend(scale, level, pair, transform, start, generator, history, progress))
             if outcomes[-1] in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
                 break
-        outcome = next((each for each in outcomes if not each.usable), outcomes[-1])
+        outcome = overall(outcomes)
         transform.requires_grad_(False)
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
         return StageResult(self.name, composed(transform, start), outcome, watch.seconds, history)

@@ -37,6 +37,11 @@ def linear(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "
     return _fill_outside(values, image.grid, points, outside)
 
 
+def on_grid(image: Image, grid: Grid) -> Image:
+    """``image`` on another grid of the same space by linear interpolation, 0 beyond it; the image itself where the grid is its own."""
+    return image if image.grid.same_as(grid) else image.with_data(linear(image, grid.points(device=image.device), outside=0.0), grid)
+
+
 def sampler_coordinates(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
     """World points as grid_sample wants them, last axis first and -1 ... 1 from the first voxel centre to the last, in one affine map.
 

@@ -4,9 +4,11 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
+from inrreg.errors import TransformError
 from inrreg.fields.coarse_fine import Annealed, CoarseFine
 from inrreg.fields.hashgrid import HashGrid
 from inrreg.fields.nephi import NePhi, TwoWay
@@ -18,4 +20,16 @@ FIELDS: dict[str, Callable[..., nn.Module]] = {"siren": Siren, "fourier": Fourie
 EXECUTION = ("backend", "precision")
 """Options that say how a field is computed, not what it is: they are not saved with it."""
 
-__all__ = ["EXECUTION", "FIELDS", "Annealed", "CoarseFine", "Field", "FourierPerceptron", "HashGrid", "NePhi", "Perceptron", "Siren", "TwoWay", "value_and_jacobian"]
+
+def built(name: str, **options: Any) -> nn.Module:
+    """The field of that name.
+
+    Raises:
+        TransformError: there is none.
+    """
+    if name not in FIELDS:
+        raise TransformError(f"no field is called {name!r}; choose one of {', '.join(FIELDS)}")
+    return FIELDS[name](**options)
+
+
+__all__ = ["EXECUTION", "FIELDS", "Annealed", "CoarseFine", "Field", "FourierPerceptron", "HashGrid", "NePhi", "Perceptron", "Siren", "TwoWay", "built", "value_and_jacobian"]

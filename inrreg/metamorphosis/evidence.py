@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.features import GradientMagnitude
 from inrreg.metamorphosis.aligned import Aligned
 from inrreg.separable import apply_along_axes, smoothing
 from inrreg.space import Grid
@@ -49,10 +50,11 @@ class IntensityEvidence:
         """See ``Evidence``."""
         weight = seen.weight.data * counterpart
         total = torch.zeros_like(weight)
+        gradients = torch.minimum(*(GradientMagnitude()(image).data for image in (seen.fixed, seen.warped)))
         for channel in range(seen.fixed.channels):
             fixed, warped = seen.fixed.data[channel, None], seen.warped.data[channel, None]
             difference = residual(fixed, warped, weight, seen.fixed.grid, self.window_mm)
-            shared = torch.minimum(_steepness(fixed, seen.fixed.grid), _steepness(warped, seen.fixed.grid))
+            shared = gradients[channel, None]
             still, per_mm = noise(difference[weight > 0.5], shared[weight > 0.5])
             sigma = (max(still, self.least_noise) ** 2 + (per_mm * shared).square()).sqrt()
             total += log_ratio(difference, sigma, math.sqrt(2 * math.pi)).clamp(-STRONGEST, STRONGEST)
@@ -116,9 +118,3 @@ def noise(difference: Float[Tensor, " n"], steepness: Float[Tensor, " n"]) -> tu
     scale = 1 / np.maximum(spreads, 1e-12)  # errors in proportion: the few steep bins do not rule the many flat ones
     variances, _ = nnls(np.stack([scale, scale * np.array(slopes)], 1), scale * np.array(spreads))
     return float(np.sqrt(variances[0])), float(np.sqrt(variances[1]))
-
-
-def _steepness(values: Float[Tensor, "1 *shape"], grid: Grid) -> Float[Tensor, "1 *shape"]:
-    """Length of the gradient per mm."""
-    along = torch.gradient(values, spacing=[float(h) for h in grid.spacing], dim=list(range(1, values.ndim)))
-    return torch.stack(along).square().sum(0).sqrt()

@@ -8,7 +8,6 @@ the joint energies of deformation and change (Noblet and others, Frontiers in Ne
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -22,10 +21,10 @@ from inrreg.image import Image
 from inrreg.metamorphosis.aligned import Aligned, align, hardened
 from inrreg.metamorphosis.evidence import Evidence, InconsistencyEvidence, IntensityEvidence, residual
 from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel, probability
-from inrreg.optimisation import Outcome
+from inrreg.optimisation import Outcome, overall
 from inrreg.pair import Change, Pair
 from inrreg.registration import Registration, Scale
-from inrreg.sampling import linear
+from inrreg.sampling import on_grid
 from inrreg.space import Grid
 from inrreg.stage import ENDING, Progress, Record, StageResult, Stopwatch, composed
 from inrreg.transforms import Linear, NumericInverse, Transform
@@ -129,15 +128,15 @@ class NonCorrespondence:
             interrupted = False
         except KeyboardInterrupt:
             interrupted = True
-        outcome = Outcome.INTERRUPTED if interrupted else _outcome(there.outcomes)
+        outcome = Outcome.INTERRUPTED if interrupted else overall(there.outcomes)
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
         result = StageResult(self.name, there.total, outcome, watch.seconds, history)
         here, elsewhere = there.found, back.found
         if here is None or elsewhere is None:
             return result
         fixed, moving = pair.fixed.grid, pair.moving.grid
-        change = Change(_carried(here.mask, fixed), _carried(self.repainted(here, generator), fixed), _carried(elsewhere.mask, moving))
-        notes = {"no_counterpart_fixed": _amount("fixed", here), "no_counterpart_moving": _amount("moving", elsewhere), "outcome_back": _outcome(back.outcomes).name.lower()}
+        change = Change(on_grid(here.mask, fixed), on_grid(self.repainted(here, generator), fixed), on_grid(elsewhere.mask, moving))
+        notes = {"no_counterpart_fixed": _amount("fixed", here), "no_counterpart_moving": _amount("moving", elsewhere), "outcome_back": overall(back.outcomes).name.lower()}
         return replace(result, seconds=watch.seconds, notes=notes, change=change)
 
     def _check(self) -> None:
@@ -234,7 +233,7 @@ class Way:
             return
         self.spacing_mm = spacing_mm
         seen = align(self.pair, self.total, back, spacing_mm)
-        counterpart = torch.ones_like(seen.weight.data) if self.found is None else 1 - _carried(self.found.mask, seen.fixed.grid).data
+        counterpart = torch.ones_like(seen.weight.data) if self.found is None else 1 - on_grid(self.found.mask, seen.fixed.grid).data
         mask = self.stage.mask.find(seen, counterpart, self.generator)
         self.found = Found(seen, Image(mask, seen.fixed.grid, "non-correspondence"))
 
@@ -247,16 +246,6 @@ def _way_back(start: Transform, grid: Grid) -> Transform:
     lattice = grid.covering(INVERSE_MM, margin=1)
     knots = lattice.points(device=start.device)
     return interpolating_spline(NumericInverse(start).solve(knots)[0] - knots, lattice)
-
-
-def _outcome(outcomes: Sequence[Outcome]) -> Outcome:
-    """The first end that is not what the optimiser wanted, else the last one."""
-    return next((each for each in outcomes if not each.usable), outcomes[-1] if outcomes else Outcome.CONVERGED)
-
-
-def _carried(image: Image, grid: Grid) -> Image:
-    """``image`` on ``grid`` of the same space, 0 beyond it."""
-    return image if image.grid.same_as(grid) else image.with_data(linear(image, grid.points(device=image.device), outside=0.0), grid)
 
 
 def _amount(name: str, found: Found) -> dict[str, float]:

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from inrreg.errors import TransformError
-from inrreg.fields import FIELDS
+from inrreg.fields import built
 from inrreg.metamorphosis.aligned import Aligned
 from inrreg.optimisation import Adam, Optimiser, Outcome
 from inrreg.similarity.gated import steepness
@@ -44,9 +43,7 @@ class ScalarModel:
 
     def build(self, grid: Grid, generator: torch.Generator) -> ScalarField:
         """A field of 0 over ``grid``, its weights drawn from ``generator``."""
-        if self.network not in FIELDS:
-            raise TransformError(f"no field is called {self.network!r}; choose one of {', '.join(FIELDS)}")
-        network = FIELDS[self.network](ndim=grid.ndim, outputs=1, generator=generator, **self.options)
+        network = built(self.network, ndim=grid.ndim, outputs=1, generator=generator, **self.options)
         return ScalarField(network, Cube.around(grid), grid.covering(self.lattice_mm, margin=1))
 
 

@@ -1,5 +1,6 @@
 """How an optimisation ended, each end with what to do about it."""
 
+from collections.abc import Sequence
 from enum import Enum
 
 
@@ -21,3 +22,8 @@ class Outcome(Enum):
     @property
     def label(self) -> str:
         return self.name.lower().replace("_", " ")
+
+
+def overall(outcomes: Sequence[Outcome]) -> Outcome:
+    """How a chain of fits ended: the first outcome that is not usable, else the last one; converged where there was nothing to do."""
+    return next((each for each in outcomes if not each.usable), outcomes[-1] if outcomes else Outcome.CONVERGED)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from inrreg.errors import TransformError
-from inrreg.fields import EXECUTION, FIELDS, Annealed, TwoWay, value_and_jacobian
+from inrreg.fields import EXECUTION, FIELDS, Annealed, TwoWay, built, value_and_jacobian
 from inrreg.image import Image
 from inrreg.sampling import spatial_gradient, spline_combination
 from inrreg.space import Cube, Grid
@@ -129,9 +129,7 @@ class NeuralModel:
 
     def build(self, grid: Grid, generator: torch.Generator) -> Transform:
         """The identity over ``grid``, its weights drawn from ``generator``."""
-        if self.network not in FIELDS:
-            raise TransformError(f"no field is called {self.network!r}; choose one of {', '.join(FIELDS)}")
-        network = FIELDS[self.network](ndim=grid.ndim, outputs=grid.ndim, generator=generator, **self.options)
+        network = built(self.network, ndim=grid.ndim, outputs=grid.ndim, generator=generator, **self.options)
         neural = Neural(network, Cube.around(grid), self.scale_mm, self.network, dict(self.options))
         if self.lattice_mm is None:
             return neural
