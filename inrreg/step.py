@@ -95,6 +95,20 @@ class Step:
         return self.transform.displacement(self.sites.points) if grid is None else self.transform.displacement_on(grid)[None]
 
     @cached_property
+    def counterpart(self) -> Transform:
+        """The map that is fitted to undo u, of fixed points too.
+
+        Raises:
+            TransformError: on a transform without one.
+        """
+        return self.transform.counterpart()
+
+    @cached_property
+    def came_from(self) -> Float[Tensor, "b *lattice d"]:
+        """Where the counterpart carries the sites, mm."""
+        return self.counterpart(self.sites.points)
+
+    @cached_property
     def mapped(self) -> Float[Tensor, "b *lattice d"]:
         """Where the sites lie in the moving image, mm."""
         moved = self.sites.points + self.displacement

@@ -129,6 +129,8 @@ class NonCorrespondence:
         except KeyboardInterrupt:
             interrupted = True
         outcome = Outcome.INTERRUPTED if interrupted else overall(there.outcomes)
+        if outcome in ENDING or overall(back.outcomes) in ENDING:
+            there.fall_back()
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
         result = StageResult(self.name, there.total, outcome, watch.seconds, history)
         here, elsewhere = there.found, back.found
@@ -147,7 +149,7 @@ class NonCorrespondence:
             raise InputError(f"the survey looks closer than the fit, whose finest scale is {finest:g} mm, and a coarser view never replaces a finer one; leave those scales out of the survey")
 
     def _fit(self, there: "Way", back: "Way", seed: int, progress: Progress | None) -> None:
-        """The survey, then the fit from the start again; until that sees as well as the survey did, an end comes back to what the survey found."""
+        """The survey, then the fit from the start again; an interrupt leaves as a KeyboardInterrupt, whatever it met."""
         for scale in self.survey:
             if self._round(scale, there, back, seed, progress):
                 return
@@ -155,13 +157,7 @@ class NonCorrespondence:
             if self.survey:
                 way.begin_again()
         for scale in self.registration.scales:
-            try:
-                ended = self._round(scale, there, back, seed, progress)
-            except KeyboardInterrupt:
-                there.fall_back(scale)
-                raise
-            if ended:
-                there.fall_back(scale)
+            if self._round(scale, there, back, seed, progress):
                 return
 
     def _round(self, scale: Scale, there: "Way", back: "Way", seed: int, progress: Progress | None) -> bool:
@@ -195,7 +191,7 @@ class Way:
     def __init__(self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, generator: torch.Generator, history: list[Record]) -> None:
         self.stage, self.pair, self.initial, self.generator, self.history = stage, pair, initial, generator, history
         self.found: Found | None = None
-        self.spacing_mm = math.inf
+        self.spacing_mm = self.moving_at_mm = math.inf
         self.surveyed: Transform | None = None
         self.outcomes: list[Outcome] = []
         self.transform = self._built()
@@ -207,20 +203,21 @@ class Way:
 
     def begin_again(self) -> None:
         """From the identity; what was reached before is kept aside."""
-        self.surveyed, self.transform, self.outcomes = self.transform, self._built(), []
+        self.surveyed, self.transform, self.outcomes, self.moving_at_mm = self.transform, self._built(), [], math.inf
 
     def _built(self) -> Transform:
         model = self.stage.registration.transform
         assert not isinstance(model, Transform)  # or the stage had refused it
         return model.build(self.pair.fixed.grid, self.generator).to(self.pair.fixed.device)
 
-    def fall_back(self, scale: Scale) -> None:
-        """To what the survey reached, where the fit had not come as far when it ended at ``scale``."""
-        if self.surveyed is not None and scale.spacing_mm > self.spacing_mm:
+    def fall_back(self) -> None:
+        """To what the survey reached, where the fit ended before it saw as well."""
+        if self.surveyed is not None and self.moving_at_mm > self.spacing_mm:
             self.transform = self.surveyed
 
     def move(self, scale: Scale, seed: int, progress: Progress | None) -> Outcome:
         """u with m held."""
+        self.moving_at_mm = scale.spacing_mm
         known = self.stage.mask.known(self.pair, None if self.found is None else self.found.mask)
         result = replace(self.stage.registration, transform=self.transform, scales=(scale,), name=self.stage.name).run(known, self.initial, seed=seed, progress=progress)
         self.history += result.history

@@ -25,8 +25,8 @@ class InverseConsistency:
     name: str = "inverse_consistency"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        points, there, back = step.sites.points, step.transform, step.transform.counterpart()
-        missed = [back(points + step.displacement) - points, there(back(points)) - points]
+        points, there, back = step.sites.points, step.transform, step.counterpart
+        missed = [back(points + step.displacement) - points, there(step.came_from) - points]
         return torch.stack(missed).square().sum(-1).mean()
 
 
@@ -45,7 +45,7 @@ class GradICON:
     name: str = "gradicon"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        points, there, back = step.sites.points, step.transform, step.transform.counterpart()
-        products = torch.stack([back.jacobian(points + step.displacement) @ step.jacobian, there.jacobian(back(points)) @ back.jacobian(points)])
+        points, there, back = step.sites.points, step.transform, step.counterpart
+        products = torch.stack([back.jacobian(points + step.displacement) @ step.jacobian, there.jacobian(step.came_from) @ back.jacobian(points)])
         d = products.shape[-1]
         return (products - torch.eye(d, dtype=products.dtype, device=products.device)).square().sum((-1, -2)).mean()
