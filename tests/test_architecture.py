@@ -20,7 +20,7 @@ PACKAGES = ("inrreg", "graphreg")
 
 FLOORS = [
     {"errors", "space"},
-    {"image", "interpolation", "masks", "matrix", "separable", "sampling", "windows", "fields", "checkpoint", "training"},
+    {"image", "interpolation", "kernels", "masks", "matrix", "separable", "sampling", "windows", "fields", "checkpoint", "training"},
     {"warp", "sites", "step", "transforms", "similarity", "penalties", "optimisation", "features"},
     {"registration", "refinement", "bidirectional", "start", "alignment", "pyramid", "pair", "stage", "guarded", "metamorphosis", "graphreg"},
     {"presets", "io", "report", "evaluation", "phantoms", "checks", "measure", "settings", "result", "judge", "pairs", "contrasts", "lesions", "memory", "amortised"},
@@ -34,7 +34,7 @@ UPWARD_ON_PURPOSE = {
 
 GRAPHREG_USERS = {"presets", "recipes", "cli"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
-HEAVY = ("SimpleITK", "nibabel", "matplotlib", "networkx", "tyro", "rich", "scipy.ndimage", "pydicom")
+HEAVY = ("SimpleITK", "nibabel", "matplotlib", "networkx", "tyro", "rich", "scipy.ndimage", "pydicom", "numba")
 
 
 def room(module: str) -> str:

@@ -1,0 +1,38 @@
+"""Loops over plain arrays, compiled for the processor at hand: what torch does in some fifty passes over the memory is done in one or two.
+
+A kernel does the rows ``first`` to ``stop`` of its work, so that threads can share it. It is compiled when it is first called, for the types it is called with, and kept on disk for the next
+time. Importing this room imports numba, which takes a moment: other rooms import a kernel inside the function that calls it. On a GPU torch's own operations serve, and tests hold
+both to the same values.
+
+How to write one: inner loops run from 0 over slices taken before (``row = image[i, j, a:b]``), for only then does the compiler see that no index is negative and use whole vectors.
+"""
+
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import torch
+from numba import njit
+
+REORDERED = {"contract", "reassoc", "nsz", "arcp"}
+"""What the compiler may assume of arithmetic, so that sums can be vectors: not that numbers are finite."""
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as machine code that does not hold Python's lock; kernels may call it."""
+    return njit(nogil=True, cache=True, error_model="numpy", fastmath=REORDERED)(inspect.unwrap(function))
+
+
+def in_parallel(kernel: Callable[..., Any], n: int, *arguments: Any) -> None:
+    """``kernel(first, stop, *arguments)`` for parts of 0 ... n, one for each of torch's threads; a sum over rows is to be left to the caller, so that it does not depend on their number."""
+    threads = max(1, min(torch.get_num_threads(), n))
+    bounds = [n * part // threads for part in range(threads + 1)]
+    if threads == 1:
+        kernel(0, n, *arguments)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        parts = [pool.submit(kernel, first, stop, *arguments) for first, stop in pairwise(bounds)]
+        for part in parts:
+            part.result()
