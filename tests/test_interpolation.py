@@ -1,4 +1,4 @@
-"""Interpolation at displaced sites against torch's at points, its slope against automatic differentiation, in pieces of any size."""
+"""Interpolation at displaced sites against torch's at points, its slope against automatic differentiation."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from steps import noise
 from torch import Tensor
 from worlds import oblique, oblique_grid
 
-import inrreg.interpolation
 from inrreg.image import Image
 from inrreg.interpolation import Placement, interpolated, within
 from inrreg.sampling import inside, linear
@@ -41,19 +40,14 @@ def by_points(image: Image, grid: Grid, u: Tensor) -> Tensor:
     return linear(image, start(grid.ndim).to(u.device)(grid.points(torch.float64, u.device) + u))
 
 
-@pytest.fixture(params=[1, 1 << 15], ids=["a layer at a time", "at once"], autouse=True)
-def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inrreg.interpolation, "PIECE", request.param)
-
-
 @pytest.mark.parametrize("channels", [1, 3])
-def test_values_and_slopes_are_those_at_the_mapped_points(grid: Grid, channels: int, device: torch.device) -> None:
-    image = image_on_another_grid(grid.ndim, channels).to(device)
-    u = displacement(grid).to(device).requires_grad_()
+def test_values_and_slopes_are_those_at_the_mapped_points(grid: Grid, channels: int) -> None:
+    image = image_on_another_grid(grid.ndim, channels)
+    u = displacement(grid).requires_grad_()
     values, expected = interpolated(image.data, u, placement(grid, image)), by_points(image, grid, u)
     torch.testing.assert_close(values, expected, rtol=0, atol=1e-9)
-    direction = noise(grid.shape, 5, channels).to(device)
-    held = 1 - inside(image.grid, start(grid.ndim).to(device)(grid.points(torch.float64, device) + u)).mean()
+    direction = noise(grid.shape, 5, channels)
+    held = 1 - inside(image.grid, start(grid.ndim)(grid.points(torch.float64) + u)).mean()
     assert 0.1 < float(held.detach()) < 0.9  # the border is held in many places
     torch.testing.assert_close(*(torch.autograd.grad(v, u, direction)[0] for v in (values, expected)), rtol=0, atol=1e-9)
 
@@ -70,22 +64,30 @@ def test_components_may_lie_in_one_piece_or_beside_each_other(grid: Grid) -> Non
     torch.testing.assert_close(interpolated(image.data, u, placement(grid, image)), interpolated(image.data, apart, placement(grid, image)), rtol=0, atol=1e-12)
 
 
-def test_weight_of_what_stays_inside(grid: Grid, device: torch.device) -> None:
-    image, u = image_on_another_grid(grid.ndim).to(device), displacement(grid).to(device)
-    expected = inside(image.grid, start(grid.ndim).to(device)(grid.points(torch.float64, device) + u))
+def test_weight_of_what_stays_inside(grid: Grid) -> None:
+    image, u = image_on_another_grid(grid.ndim), displacement(grid)
+    expected = inside(image.grid, start(grid.ndim)(grid.points(torch.float64) + u))
     assert 0.1 < float(expected.mean()) < 0.9
     assert torch.equal(within(u, image.grid.shape, placement(grid, image)), expected)
 
 
-def test_sites_that_do_not_count_are_left_out(grid: Grid, device: torch.device) -> None:
-    image, u = image_on_another_grid(grid.ndim, 2).to(device), displacement(grid).to(device).requires_grad_()
-    counted = (noise(grid.shape, 9)[0] > 0.6).to(device)
+def test_sites_that_do_not_count_change_nothing_at_those_that_do(grid: Grid) -> None:
+    image, u = image_on_another_grid(grid.ndim, 2), displacement(grid).requires_grad_()
+    counted = noise(grid.shape, 9)[0] > 0.6
     counted[3] = False  # a layer without any
     some, every = placement(grid, image, counted), placement(grid, image)
-    values, expected = interpolated(image.data, u, some), interpolated(image.data, u, every) * counted
-    assert torch.equal(values, expected)
+    values, expected = (interpolated(image.data, u, where) * counted for where in (some, every))
+    torch.testing.assert_close(values, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(*(torch.autograd.grad(v.square().sum(), u)[0] for v in (values, expected)), rtol=0, atol=1e-12)
-    assert torch.equal(within(u, image.grid.shape, some), torch.where(counted, within(u, image.grid.shape, every), 1.0))
+    assert torch.equal(*(within(u, image.grid.shape, where)[counted] for where in (some, every)))
+
+
+def test_rows_without_anything_that_counts_are_not_looked_at(grid: Grid) -> None:
+    image, u = image_on_another_grid(grid.ndim), displacement(grid)
+    u[3] = torch.nan
+    counted = torch.ones(grid.shape, dtype=torch.bool)
+    counted[3] = False
+    assert bool(interpolated(image.data, u, placement(grid, image, counted)).isfinite().all())
 
 
 def test_voxels_of_the_image_itself_are_found_exactly(grid: Grid) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from inrreg.errors import InputError
 from inrreg.features import Feature, intensities
 from inrreg.separable import box_sum
-from inrreg.similarity.local import FixedSide, correlation_sum
+from inrreg.similarity.local import channel_sums, correlation_sum, fixed_side
 from inrreg.step import Step
 
 LEAST_FLATNESS = 1e-3
@@ -39,7 +39,7 @@ class LNCC:
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         fixed, weight, radii = step.fixed(self.feature), step.weight, self.radii(step.sites.spacing, step.sites.lattice)
-        known = step.samples.kept((self, "fixed"), lambda: FixedSide(fixed, step.samples.weight, radii))
+        known = step.samples.kept((self, "fixed"), lambda: fixed_side(fixed, step.samples.weight, radii))
         return 1 - correlation_sum(step.warped(self.feature), weight, known, self._floors(step)) / weight.sum().clamp(min=1e-6) / fixed.shape[1]
 
     def map(self, step: Step) -> Float[Tensor, "b c *lattice"]:
@@ -86,9 +86,9 @@ def local_correlation(
     return covariance * torch.rsqrt((variance_fixed + floors[0]) * (variance + floors[1]))
 
 
-def spread(values: Tensor, weight: Tensor) -> Tensor:
-    """Weighted variance of the values of each channel, ``[1, c, 1, ...]``."""
-    but_channels = [axis for axis in range(values.ndim) if axis != 1]
-    total = weight.sum().clamp(min=1e-6)
-    mean = (weight * values).sum(but_channels, keepdim=True) / total
-    return ((weight * (values - mean).square()).sum(but_channels, keepdim=True) / total).clamp(min=1e-12)
+@torch.no_grad()
+def spread(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"]) -> Float[Tensor, "1 c *ones"]:
+    """Weighted variance of the values of each channel, ``[1, c, 1, ...]``. No gradient."""
+    total, first, second = channel_sums(values, weight).unbind(1)
+    mean = first / total.clamp(min=1e-6)
+    return (second / total.clamp(min=1e-6) - mean.square()).clamp(min=1e-12).to(values.dtype).reshape(1, -1, *[1] * (values.ndim - 2))

@@ -1,70 +1,55 @@
-"""The weighted sum of local correlations with its gradient, as fast as the memory next to a core allows.
+"""The weighted sum of local correlations with its gradient, as fast as the memory allows.
 
-``lncc`` says what is computed; automatic differentiation of that would write and read some fifty whole images a step. Here the derivative is written out, everything
-that belongs to a tile of the image is done while it is in the cache, and what depends on the fixed image alone is kept.
+``lncc`` says what is computed; automatic differentiation of that would write and read some fifty whole images a step. Here the derivative is written out, and what depends on the
+fixed image alone is kept: in compiled loops on a CPU, in whole images elsewhere.
+
+With w the weight, V the inverse of its window sums, m and f the values, A, B, C the window sums of w m, w m^2, w m f times V, F the local mean of f, G its variance
+and D = B - A^2 that of m, both with their floors, the sum is that of p (C - A F) with p = w / sqrt(D G). Its derivative by m is
+w [box(V p) f - 2 m box(V q) + box(V (2 A q - F p))] with q = p (C - A F) / (2 D); box are window sums. (A variance
+of m that is cut off at 0 has no derivative; there C - A F is 0, and q with it.)
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
-from inrreg.windows import Tile, WindowSumsBySize, tiles
+from inrreg.interpolation import row_parts
+from inrreg.separable import box_sum
+
+Array = NDArray[np.floating]
+LEAST_WEIGHT = 1e-3
+"""Of a window: what is below counts as that."""
 
 
-class FixedSide:
-    """The fixed image as each step sees it: the tiles that count, and its local moments under the step's weight, computed again only where that has changed since the last step."""
+class FixedSide(Protocol):
+    """The fixed image as each step sees it, with its local moments under the step's weight, computed again only where that has changed since the last step."""
 
-    def __init__(self, values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], radii: Sequence[int]) -> None:
-        self.values, self.tiles, self.sums = values, list(tiles(weight, values.shape[1], radii)), WindowSumsBySize(radii, values)
-        self._weight: Tensor | None = None
-        self._inverse, self._mean, self._variance = (torch.zeros_like(values) for _ in range(3))
-        self.factors = values.new_zeros(3, *values.shape)
+    def correlation(self, warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], floors: Float[Tensor, "2 c"]) -> tuple[Float[Tensor, ""], Float[Tensor, "b c *lattice"]]:
+        """The sum, and its derivative by ``warped``."""
+        ...
 
-    def see(self, weight: Float[Tensor, "b 1 *lattice"]) -> None:
-        """Bring the moments up to date; a weight of a step is part of the weight that the tiles were made for."""
-        for tile in self.tiles:
-            part = tile.alike().outer
-            if self._weight is None or not torch.equal(weight[part], self._weight[part]):
-                self._measure(tile, weight[part])
-        self._weight = weight
 
-    def moments(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Inverse of the weight in the windows of a tile, weighted mean and variance in them."""
-        return self._inverse[tile.inner], self._mean[tile.inner], self._variance[tile.inner]
+def fixed_side(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], radii: Sequence[int]) -> FixedSide:
+    """Windows reach ``radii`` samples to either side; ``weight`` is 0 wherever that of any step will be."""
+    return InLoops(values, weight, radii) if values.device.type == "cpu" else InImages(values, radii)
 
-    def _measure(self, tile: Tile, weight: Tensor) -> None:
-        values = self.values[tile.outer]
-        weighted = weight * values
-        inverse = self.sums(tile, lambda out: out.copy_(weight)).clamp(min=1e-3).reciprocal_()
-        mean = self.sums(tile, lambda out: out.copy_(weighted)) * inverse
-        square = self.sums(tile, lambda out: torch.mul(weighted, values, out=out)) * inverse
-        self._inverse[tile.inner], self._mean[tile.inner] = inverse, mean
-        self._variance[tile.inner] = square.addcmul_(mean, mean, value=-1).clamp_(min=0)
+
+def correlation_sum(warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], fixed: FixedSide, floors: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
+    """Sum of weight times local correlation over all sites and channels; ``floors`` (scalars or one a channel) are added to both variances. Differentiable by ``warped`` alone, once."""
+    of_channels = torch.stack([floor.flatten().expand(warped.shape[1]) for floor in floors])
+    return _CorrelationSum.apply(warped, weight, fixed, of_channels)
 
 
 class _CorrelationSum(torch.autograd.Function):
-    """Two rounds over the tiles.
-
-    With w the weight, V the inverse of its window sums, m and f the values, A, B, C the window sums of w m, w m^2, w m f times V, F the local mean of f, G its variance
-    and D = B - A^2 that of m, both with their floors, the sum is that of p (C - A F) with p = w / sqrt(D G). Its derivative by m is
-    w [box(V p) f - 2 m box(V q) + box(V (2 A q - F p))] with q = p (C - A F) / (2 D); box are window sums. (A variance
-    of m that is cut off at 0 has no derivative; there C - A F is 0, and q with it.)
-    """
-
     @staticmethod
-    def forward(ctx: Any, warped: Tensor, weight: Tensor, fixed: FixedSide, floors: tuple[Tensor, Tensor]) -> Tensor:
-        fixed.see(weight)
-        total = warped.new_zeros(())
-        for tile in fixed.tiles:
-            total += _correlated(tile, warped, weight, fixed, floors)
-        if ctx.needs_input_grad[0]:
-            gradient = torch.zeros_like(warped)
-            for tile in fixed.tiles:
-                _differentiate(tile, warped, weight, fixed, gradient)
-            ctx.save_for_backward(gradient)
+    def forward(ctx: Any, warped: Tensor, weight: Tensor, fixed: FixedSide, floors: Tensor) -> Tensor:
+        total, gradient = fixed.correlation(warped, weight, floors)
+        ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
@@ -73,33 +58,115 @@ class _CorrelationSum(torch.autograd.Function):
         return gradient * ctx.saved_tensors[0], None, None, None
 
 
-def correlation_sum(warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], fixed: FixedSide, floors: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
-    """Sum of weight times local correlation over all sites and channels; ``floors`` (scalars or ``[1, c, 1, ...]``) are added to both variances. Differentiable by ``warped`` alone, once."""
-    of_channels = tuple(floor.expand(1, warped.shape[1], *[1] * (warped.ndim - 2)) for floor in floors)
-    return _CorrelationSum.apply(warped, weight, fixed, of_channels)
+class InImages:
+    """Every product and every sum a whole image: for a GPU."""
+
+    def __init__(self, values: Float[Tensor, "b c *lattice"], radii: Sequence[int]) -> None:
+        self._values, self._radii = values, radii
+        self._weight: Tensor | None = None
+
+    def correlation(self, warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], floors: Float[Tensor, "2 c"]) -> tuple[Float[Tensor, ""], Float[Tensor, "b c *lattice"]]:
+        if self._weight is not weight and (self._weight is None or not torch.equal(weight, self._weight)):
+            self._measure(weight)
+        of_fixed, of_warped = floors.reshape(2, 1, -1, *[1] * (warped.ndim - 2))
+        inverse, weighted = self._inverse, weight * warped
+        mean = self._sums(weighted) * inverse
+        variance = (self._sums(weighted * warped) * inverse).addcmul_(mean, mean, value=-1).clamp_(min=0).add_(of_warped)
+        covariance = (self._sums(weighted * self._values) * inverse).addcmul_(mean, self._mean, value=-1)
+        p = (self._variance + of_fixed).mul_(variance).rsqrt_().mul_(weight)
+        by_fixed, total = p * inverse, (p * covariance).sum()
+        by_warped = covariance.mul_(by_fixed).div_(variance.mul_(2))
+        constant = (2 * mean * by_warped).addcmul_(by_fixed, self._mean, value=-1)
+        gradient = self._sums(by_fixed).mul_(self._values).addcmul_(self._sums(by_warped), warped, value=-2).add_(self._sums(constant)).mul_(weight)
+        return total, gradient
+
+    def _measure(self, weight: Tensor) -> None:
+        self._weight, self._inverse = weight, 1 / self._sums(weight).clamp(min=LEAST_WEIGHT)
+        self._mean = self._sums(weight * self._values) * self._inverse
+        self._variance = (self._sums(weight * self._values.square()) * self._inverse).addcmul_(self._mean, self._mean, value=-1).clamp_(min=0)
+
+    def _sums(self, image: Tensor) -> Tensor:
+        return box_sum(image, self._radii)
 
 
-def _correlated(tile: Tile, warped: Tensor, weight: Tensor, fixed: FixedSide, floors: tuple[Tensor, Tensor]) -> Float[Tensor, ""]:
-    """The sum over a tile; leaves V p, V q and V (2 A q - F p) in the factors of ``fixed``."""
-    values, weighted = warped[tile.outer], warped[tile.outer] * weight[tile.alike().outer]
-    inverse, mean_fixed, variance_fixed = fixed.moments(tile)
-    mean = fixed.sums(tile, lambda out: out.copy_(weighted)) * inverse
-    variance = (fixed.sums(tile, lambda out: torch.mul(weighted, values, out=out)) * inverse).addcmul_(mean, mean, value=-1)
-    covariance = (fixed.sums(tile, lambda out: torch.mul(weighted, fixed.values[tile.outer], out=out)) * inverse).addcmul_(mean, mean_fixed, value=-1)
-    variance = variance.clamp_(min=0).add_(floors[1][:, tile.inner[1]])
-    p = (variance_fixed + floors[0][:, tile.inner[1]]).mul_(variance).rsqrt_().mul_(weight[tile.alike().inner])
-    total = torch.dot(p.flatten(), covariance.flatten())
-    by_fixed, by_warped, constant = (factor[tile.inner] for factor in fixed.factors)
-    torch.mul(p, inverse, out=by_fixed)
-    torch.div(covariance.mul_(by_fixed), variance.mul_(2), out=by_warped)
-    torch.mul(by_warped, mean.mul_(2), out=constant).addcmul_(by_fixed, mean_fixed, value=-1)
-    return total
+class InLoops:
+    """Window after window, of a few planes at a time, only where something counts: for a CPU."""
+
+    def __init__(self, values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], radii: Sequence[int]) -> None:
+        self._values, self._radii = volumes(values), np.array(radii if len(radii) == 3 else (radii[0], 0, radii[1]))
+        self._needed = [needed(of_member != 0, self._radii) for of_member in volumes(weight)[:, 0]]
+        self._inverse, self._mean, self._variance = (np.zeros_like(self._values) for _ in range(3))
+        self._factors = np.zeros((3, *self._values.shape), self._values.dtype)
+        self._weight: Tensor | None = None
+
+    def correlation(self, warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], floors: Float[Tensor, "2 c"]) -> tuple[Float[Tensor, ""], Float[Tensor, "b c *lattice"]]:
+        from inrreg.kernels import in_parallel
+        from inrreg.kernels.correlation import correlate, differentiate
+
+        if self._weight is not weight and (self._weight is None or not torch.equal(weight, self._weight)):
+            self._measure(weight)
+        values, weights, gradient = volumes(warped), volumes(weight), torch.zeros_like(warped, memory_format=torch.contiguous_format)
+        slopes, of_channels, total = volumes(gradient), np.ascontiguousarray(floors.to(warped.dtype).numpy().T), 0.0
+        for b, c, needed_part in self._lattices():
+            known, factors, sums = [moment[b, c] for moment in (self._inverse, self._mean, self._variance)], self._factors[:, b, c], np.zeros(values.shape[2])
+            in_parallel(correlate, len(sums), values[b, c], self._values[b, c], weights[b, 0], *known, of_channels[c], self._radii, needed_part, factors, sums)
+            in_parallel(differentiate, len(sums), values[b, c], self._values[b, c], weights[b, 0], self._radii, needed_part, factors, slopes[b, c])
+            total += float(sums.sum())
+        return warped.new_tensor(total), gradient
+
+    def _measure(self, weight: Tensor) -> None:
+        from inrreg.kernels import in_parallel
+        from inrreg.kernels.correlation import moments
+
+        self._weight, weights = weight, volumes(weight)
+        for b, c, needed_part in self._lattices():
+            known = [moment[b, c] for moment in (self._inverse, self._mean, self._variance)]
+            in_parallel(moments, len(known[0]), self._values[b, c], weights[b, 0], self._radii, needed_part, *known)
+
+    def _lattices(self) -> Iterator[tuple[int, int, Int[np.ndarray, "3 i j 2"]]]:
+        """Number of member and channel, and what is needed of it."""
+        for b, c in np.ndindex(self._values.shape[:2]):
+            yield b, c, self._needed[b]
 
 
-def _differentiate(tile: Tile, warped: Tensor, weight: Tensor, fixed: FixedSide, gradient: Tensor) -> None:
-    """The derivative of the sum by ``warped`` in a tile."""
-    by_fixed, by_warped, constant = (factor[tile.outer] for factor in fixed.factors)
-    total = fixed.sums(tile, lambda out: out.copy_(by_fixed)) * fixed.values[tile.inner]
-    total.addcmul_(fixed.sums(tile, lambda out: out.copy_(by_warped)), warped[tile.inner], value=-2)
-    total.add_(fixed.sums(tile, lambda out: out.copy_(constant)))
-    torch.mul(total, weight[tile.alike().inner], out=gradient[tile.inner])
+def channel_sums(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"]) -> Float[Tensor, "c 3"]:
+    """Sums of the weight, of weight times value and of weight times value squared of each channel, in double precision. No gradient."""
+    if values.device.type != "cpu":
+        terms = weight.double() * torch.stack([torch.ones_like(values), values, values.square()]).double()
+        return terms.transpose(0, 2).flatten(2).sum(2)
+    from inrreg.kernels import in_parallel
+    from inrreg.kernels.correlation import weighted_sums
+
+    images, weights = volumes(values), volumes(weight)
+    sums = np.zeros((*images.shape[:3], 3))
+    for b, c in np.ndindex(images.shape[:2]):
+        in_parallel(weighted_sums, images.shape[2], images[b, c], weights[b, 0], sums[b, c])
+    return torch.from_numpy(sums.sum((0, 2))).to(values.device)
+
+
+def volumes(values: Float[Tensor, "b c *lattice"]) -> Float[np.ndarray, "b c i j k"]:
+    """As the loops want them: in one piece, a row of one sample put into a lattice of two axes."""
+    solid = values.detach().contiguous().numpy()
+    return solid if values.ndim == 5 else solid[:, :, :, None]
+
+
+def needed(counted: Bool[np.ndarray, "i j k"], radii: NDArray[np.integer]) -> Int[np.ndarray, "3 i j 2"]:
+    """Begin and end of the part of each row that counts, of that which lies in a window of such a part along the first axis, and along the first two."""
+    some = counted.any(2)
+    begin, end = np.moveaxis(row_parts(counted), -1, 0)
+    begin = np.where(some, begin, counted.shape[2])
+    stages = [(begin, end)]
+    for axis in (0, 1):
+        begin, end = _extreme(begin, np.minimum, radii[axis], axis), _extreme(end, np.maximum, radii[axis], axis)
+        stages.append((begin, end))
+    return np.stack([np.stack(stage, -1) for stage in stages])
+
+
+def _extreme(values: NDArray[np.integer], of: np.ufunc, radius: int, axis: int) -> NDArray[np.integer]:
+    """The least or largest of the neighbours along ``axis``, ``radius`` of them to either side."""
+    result = values.copy()
+    moved, found = np.moveaxis(values, axis, 0), np.moveaxis(result, axis, 0)
+    for shift in range(1, min(radius, len(moved) - 1) + 1):
+        of(found[shift:], moved[:-shift], out=found[shift:])
+        of(found[:-shift], moved[shift:], out=found[:-shift])
+    return result
