@@ -18,6 +18,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from inrreg.image import Image
+from inrreg.interpolation import volumes
 from inrreg.separable import apply_along_axes, resampling, smoothing, spline_coefficients, taps
 from inrreg.space import Grid, affine_map
 
@@ -92,7 +93,8 @@ def cubic(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "b
 
 def spline_combination(coefficients: Image, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "c *sites"]:
     """sum of coefficient times cubic B-spline at world points; outside the lattice the value at its border."""
-    return _gather(coefficients.data, coefficients.grid.to_voxel(points), 3)
+    voxels = coefficients.grid.to_voxel(points)
+    return _spline_values(coefficients.data, voxels) if _only_values(coefficients.data, voxels) else _gather(coefficients.data, voxels, 3)
 
 
 def value_and_gradient(image: Image, points: Float[Tensor, "*sites d"], order: Literal[1, 3] = 1) -> tuple[Float[Tensor, "c *sites"], Float[Tensor, "c *sites d"]]:
@@ -103,10 +105,12 @@ def value_and_gradient(image: Image, points: Float[Tensor, "*sites d"], order: L
 
 def spatial_gradient(data: Float[Tensor, "c *shape"], grid: Grid, points: Float[Tensor, "*sites d"], order: Literal[1, 3]) -> Float[Tensor, "c *sites d"]:
     """Gradient per mm of the interpolant of samples (order 1) or spline coefficients (order 3)."""
-    voxels = grid.to_voxel(points)
+    voxels, to_world = grid.to_voxel(points), torch.as_tensor(np.linalg.inv(grid.matrix), dtype=points.dtype, device=points.device)
+    if order == 3 and _only_values(data, voxels):
+        return _spline_slopes(data, voxels) @ to_world
     held = torch.stack([(voxels[..., a] < 0) | (voxels[..., a] > n - 1) for a, n in enumerate(grid.shape)], -1)
     along_index = torch.stack([_gather(data, voxels, order, axis) for axis in range(grid.ndim)], -1)
-    return along_index.masked_fill(held, 0.0) @ torch.as_tensor(np.linalg.inv(grid.matrix), dtype=points.dtype, device=points.device)
+    return along_index.masked_fill(held, 0.0) @ to_world
 
 
 def spline_image(image: Image) -> Image:
@@ -130,6 +134,40 @@ def pyramid_level(image: Image, spacing_mm: float) -> Image:
     sigma = 0.5 * np.sqrt(np.maximum(grid.spacing**2 - image.grid.spacing**2, 0))
     matrices = [down @ blur for down, blur in zip(resampling(grid, image.grid), smoothing(image.grid, sigma.tolist()), strict=True)]
     return image.with_data(apply_along_axes(image.data, matrices), grid)
+
+
+def _only_values(data: Tensor, voxels: Tensor) -> bool:
+    """Whether nothing will be differentiated, on a CPU: compiled loops do."""
+    return data.device.type == "cpu" and not (torch.is_grad_enabled() and (data.requires_grad or voxels.requires_grad))
+
+
+def _spline_values(data: Float[Tensor, "c *shape"], voxels: Float[Tensor, "*sites d"]) -> Float[Tensor, "c *sites"]:
+    """Cubic B-spline combinations at continuous voxels, in a compiled loop."""
+    from inrreg.kernels import in_parallel
+    from inrreg.kernels.taps import spline_values
+
+    places = _rows(voxels)
+    values = torch.empty(len(places), len(data), dtype=voxels.dtype)
+    in_parallel(spline_values, len(places), places, volumes(data), values.numpy())
+    return values.T.reshape(len(data), *voxels.shape[:-1])
+
+
+def _spline_slopes(data: Float[Tensor, "c *shape"], voxels: Float[Tensor, "*sites d"]) -> Float[Tensor, "c *sites d"]:
+    """Their slopes per voxel, 0 where the border is held."""
+    from inrreg.kernels import in_parallel
+    from inrreg.kernels.taps import spline_slopes
+
+    places = _rows(voxels)
+    slopes = torch.empty(len(places), len(data), 3, dtype=voxels.dtype)
+    in_parallel(spline_slopes, len(places), places, volumes(data), slopes.numpy())
+    along = slopes if voxels.shape[-1] == 3 else slopes[..., ::2]
+    return along.transpose(0, 1).reshape(len(data), *voxels.shape)
+
+
+def _rows(voxels: Float[Tensor, "*sites d"]) -> Float[np.ndarray, "m 3"]:
+    """One row a point, of three axes: that between two is a single voxel long."""
+    flat = voxels.detach().reshape(-1, voxels.shape[-1]).contiguous().numpy()
+    return flat if voxels.shape[-1] == 3 else np.insert(flat, 1, 0, axis=1)
 
 
 def _gather(data: Tensor, voxels: Tensor, order: Literal[1, 3], derivative_axis: int | None = None) -> Tensor:
