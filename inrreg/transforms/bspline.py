@@ -9,18 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from inrreg.banded import Separable
 from inrreg.image import Image
 from inrreg.sampling import spatial_gradient, spline_combination
 from inrreg.separable import apply_along_axes, resampling, spline_coefficients
 from inrreg.space import Grid
 from inrreg.transforms.base import Transform
+from inrreg.transforms.slopes import Slopes
 
 
 class BSpline(Transform):
     """u(x) = sum of coefficient times cubic B-spline over ``lattice``; ``coefficients`` is ``[d, *lattice.shape]`` in mm.
 
     Beyond the lattice the border value holds. On a grid whose axes point along the lattice's, u and its derivatives are
-    rendered exactly by one small matrix product an axis.
+    rendered exactly by one product an axis.
     """
 
     def __init__(self, lattice: Grid) -> None:
@@ -91,23 +93,32 @@ def computed_spline(coefficients: Float[Tensor, "d *lattice"], lattice: Grid) ->
 
 def render(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d"]:
     """The spline combination at every voxel of an aligned ``grid``; each component lies in one piece in memory."""
-    return apply_along_axes(coefficients, _matrices(grid, lattice, None, coefficients.dtype, coefficients.device)).movedim(0, -1)
+    return _rendering(grid, lattice, None, coefficients.dtype, coefficients.device)(coefficients).movedim(0, -1)
 
 
 def render_jacobian(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d d"]:
     """I + Du at every voxel of an aligned ``grid``, by world axes; each entry lies in one piece in memory."""
+    if coefficients.device.type == "cpu":
+        return _slopes(grid, lattice, coefficients.dtype)(coefficients).movedim((1, 0), (-2, -1))
     d = lattice.ndim
-    along_index = [apply_along_axes(coefficients, _matrices(grid, lattice, axis, coefficients.dtype, coefficients.device)) for axis in range(d)]
+    along_index = [_rendering(grid, lattice, axis, coefficients.dtype, coefficients.device)(coefficients) for axis in range(d)]
     world = torch.as_tensor(np.linalg.inv(lattice.direction).T, dtype=coefficients.dtype, device=coefficients.device)
     gradient = (world @ torch.stack(along_index).flatten(1)).reshape(d, d, *grid.shape)
     return (gradient + torch.eye(d, dtype=coefficients.dtype, device=coefficients.device).reshape(d, d, *[1] * d)).movedim((1, 0), (-2, -1))
 
 
 @lru_cache(maxsize=64)
-def _matrices(grid: Grid, lattice: Grid, derivative: int | None, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """The matrices of a spline, or of its derivative by mm along one index axis: kept, for the steps of a level ask for the same ones over and over."""
+def _rendering(grid: Grid, lattice: Grid, derivative: int | None, dtype: torch.dtype, device: torch.device) -> Separable:
+    """A spline, or its derivative by mm along one index axis, on a grid: kept, for the steps of a level ask for the same ones over and over."""
     matrices = resampling(grid, lattice, order=3, derivatives=[int(axis == derivative) for axis in range(grid.ndim)])
-    return [torch.as_tensor(matrix, dtype=dtype, device=device) for matrix in matrices]
+    return Separable([torch.as_tensor(matrix, dtype=dtype, device=device) for matrix in matrices])
+
+
+@lru_cache(maxsize=64)
+def _slopes(grid: Grid, lattice: Grid, dtype: torch.dtype) -> Slopes:
+    """The Jacobian of a spline on a grid, kept as well."""
+    values, slopes = ([torch.as_tensor(matrix, dtype=dtype) for matrix in resampling(grid, lattice, 3, [order] * grid.ndim)] for order in (0, 1))
+    return Slopes(values, slopes, torch.as_tensor(np.linalg.inv(lattice.direction).T.copy(), dtype=dtype))
 
 
 @dataclass(frozen=True)
