@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inrreg.optimisation import LBFGS, Adam, GradientDescent, NeverStopping, Optimiser, Outcome, SlopeStopping
+from inrreg.optimisation.moments import Moments
 
 TARGET = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
 STIFFNESS = torch.tensor([1.0, 4.0, 10.0, 0.5], dtype=torch.float64)
@@ -293,3 +294,20 @@ def test_never_stopping_never_stops() -> None:
     assert not NeverStopping().converged([1.0] * 1000)
     x = start()
     assert Adam(0.5, stopping=NeverStopping()).minimise(lambda: bowl(0 * x + TARGET), [x], 100) is Outcome.ITERATION_LIMIT
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adams_arithmetic_is_torchs(dtype: torch.dtype, generator: torch.Generator) -> None:
+    """Parameters of several pieces, in any layout; one that has no gradient stays, and its steps are not counted."""
+    starts = [torch.randn(70, 90, generator=generator, dtype=torch.float64).T, torch.randn(3, generator=generator, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
+    ours, theirs = [nn.Parameter(start.to(dtype)) for start in starts], [nn.Parameter(start.clone()) for start in starts]
+    moments, adam = Moments(ours, (0.9, 0.99)), torch.optim.Adam(theirs, lr=0.3, betas=(0.9, 0.99))
+    for iteration in range(20):
+        for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+            gradient = torch.randn(other.shape[::-1], generator=generator, dtype=torch.float64).movedim(0, -1).to(dtype) * 1e-3
+            mine.grad, other.grad = (None, None) if index == 2 and iteration % 3 else (gradient, gradient.double())
+        moments.step(0.3)
+        adam.step()
+    for mine, other in zip(ours, theirs, strict=True):
+        # twenty steps of 0.3, each wrong by a few roundings of its own size and of the parameter's
+        torch.testing.assert_close(mine.double(), other, rtol=0, atol=200 * torch.finfo(dtype).eps)

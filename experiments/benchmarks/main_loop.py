@@ -25,6 +25,7 @@ from torch import Tensor
 
 from experiments.tables import Table, write_summary
 from inrreg.bidirectional import Bidirectional
+from inrreg.optimisation.moments import Moments
 from inrreg.pair import Pair
 from inrreg.phantoms import lung_pair
 from inrreg.presets import preset
@@ -61,7 +62,7 @@ class Laboratory:
             self.spline.coefficients.copy_(torch.randn(self.spline.coefficients.shape, generator=generator))
         center = torch.tensor(pair.fixed.grid.center)
         self.start = Affine.from_matrix(torch.eye(3) + 0.02 * torch.randn(3, 3, generator=generator), torch.tensor([1.0, -2.0, 3.0]), center).requires_grad_(False)
-        self.adam = torch.optim.Adam([self.spline.coefficients], lr=1e-6)
+        self.adam = Moments([self.spline.coefficients], (0.9, 0.99))
 
     def step(self, samples: Samples, displacement: Tensor | None = None, warped: Tensor | None = None) -> Step:
         """A step that has got so far."""
@@ -91,9 +92,9 @@ class Laboratory:
 
         def whole() -> None:
             step, shape = self.step(self.images), self.step(self.geometry)
-            self.adam.zero_grad()
+            self.spline.coefficients.grad = None
             torch.stack([term.weight * term(step) for term in stage.similarities] + [term.weight * term(shape) for term in stage.penalties]).sum().backward()
-            self.adam.step()
+            self.adam.step(1e-6)
 
         def penalise() -> tuple[Tensor, ...]:
             step = self.step(self.geometry)
@@ -101,7 +102,7 @@ class Laboratory:
 
         def optimise() -> None:
             self.spline.coefficients.grad = torch.zeros_like(self.spline.coefficients)
-            self.adam.step()
+            self.adam.step(1e-6)
 
         p = prod(self.geometry.sites.lattice)
         radii = stage.similarities[0].radii(self.images.sites.spacing, self.images.sites.lattice)  # type: ignore[attr-defined]

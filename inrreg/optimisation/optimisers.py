@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from inrreg.optimisation.moments import Moments
 from inrreg.optimisation.outcome import Outcome
 from inrreg.optimisation.stopping import NeverStopping, SlopeStopping
 
@@ -45,19 +46,32 @@ class Adam:
         """See ``Optimiser``."""
         parameters = list(parameters)
         start = self.learning_rate if learning_rate is None else learning_rate
-        adam = torch.optim.Adam(parameters, lr=start, betas=self.betas)
+        step = _adam(parameters, self.betas)
 
         def one_step(iteration: int) -> float:
             rate = self.final_fraction + (1 - self.final_fraction) * 0.5 * (1 + math.cos(math.pi * iteration / max(1, iterations)))
-            for group in adam.param_groups:
-                group["lr"] = start * rate
-            adam.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             value = cost()
             value.backward()
-            adam.step()
+            step(start * rate)
             return float(value.detach())
 
         return descend(one_step, parameters, iterations, self.stopping, watch)
+
+
+def _adam(parameters: list[nn.Parameter], betas: tuple[float, float]) -> Callable[[float], None]:
+    """What moves ``parameters`` by their gradients, given the learning rate."""
+    if all(p.device.type == "cpu" and p.dtype in (torch.float32, torch.float64) for p in parameters):
+        return Moments(parameters, betas).step
+    adam = torch.optim.Adam(parameters, betas=betas)
+
+    def step(learning_rate: float) -> None:
+        for group in adam.param_groups:
+            group["lr"] = learning_rate
+        adam.step()
+
+    return step
 
 
 @dataclass(frozen=True)
