@@ -67,7 +67,7 @@ class AxisMatrix:
         """The product with ``axis`` of ``data``; along the last one, where the compiled loop would have no rows to add, always the dense one."""
         head, tail = data.shape[:axis], data.shape[axis + 1 :]
         if not tail:
-            return data @ self.dense.T
+            return data.contiguous() @ self.dense.T  # one product of matrices, where rows apart would be many
         rows = data.reshape(*head, data.shape[axis], -1)
         return (self._added(rows) if self.banded else self.dense @ rows).reshape(*head, len(self.dense), *tail)
 
