@@ -1,10 +1,10 @@
-"""Determinants against torch's general solver."""
+"""Determinants and equations against torch's general solvers."""
 
 import pytest
 import torch
 
 from inrreg.errors import InputError
-from inrreg.matrix import determinant
+from inrreg.matrix import determinant, solved
 
 
 @pytest.mark.parametrize("d", [2, 3])
@@ -30,3 +30,15 @@ def test_is_twice_differentiable(d):
 def test_refuses_other_sizes(shape):
     with pytest.raises(InputError, match="2 x 2 or 3 x 3"):
         determinant(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_equations_are_solved_and_flat_ones_by_least_squares(d):
+    generator = torch.Generator().manual_seed(2)
+    matrices, right = torch.randn(50, d, d, dtype=torch.float64, generator=generator), torch.randn(50, d, dtype=torch.float64, generator=generator)
+    matrices[7, :, 1] = -2 * matrices[7, :, 0]
+    torch.testing.assert_close(solved(matrices, right)[7], torch.linalg.lstsq(matrices[7], right[7, :, None]).solution[:, 0])
+    keep = [n for n in range(50) if n != 7]
+    torch.testing.assert_close(solved(matrices, right)[keep], torch.linalg.solve(matrices[keep], right[keep]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(solved(1e-9 * matrices, right)[keep], 1e9 * solved(matrices, right)[keep], rtol=1e-9, atol=0)
+    assert len(solved(matrices[:0], right[:0])) == 0

@@ -64,6 +64,29 @@ def test_jacobian_is_the_central_difference(transform: Transform, points: Tensor
     torch.testing.assert_close(transform.jacobian(points), torch.stack(columns, -1), rtol=0, atol=3e-6)
 
 
+def test_both_at_once_are_each_alone(transform: Transform, points: Tensor) -> None:
+    displacement, jacobian = transform.with_jacobian(points)
+    torch.testing.assert_close(displacement, transform.displacement(points), rtol=0, atol=1e-9)
+    torch.testing.assert_close(jacobian, transform.jacobian(points), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 7), (1, 4, 2), (2, 1, 1), (1, 1), (3, 2, 4)])
+def test_a_spline_at_points_inside_beyond_and_at_none(shape: tuple[int, ...], generator: torch.Generator) -> None:
+    """Value and slopes in one visit, in the corners of small lattices too, and at points that are no numbers."""
+    spline = BSpline(Grid.from_spacing(shape, 3.0, None, oblique_grid(len(shape)).direction)).requires_grad_(False)
+    spline.coefficients.copy_(torch.randn(spline.coefficients.shape, generator=generator))
+    points = spline.lattice.to_world((torch.rand(300, len(shape), generator=generator, dtype=torch.float64) * 1.6 - 0.3) * torch.tensor(shape))
+    points[:40] = spline.lattice.to_world(torch.rand(40, len(shape), generator=generator, dtype=torch.float64).mul(torch.tensor(shape)).round())
+    displacement, jacobian = spline.with_jacobian(points)
+    torch.testing.assert_close(displacement, spline.displacement(points), rtol=0, atol=1e-12)
+    torch.testing.assert_close(jacobian, spline.jacobian(points), rtol=0, atol=1e-12)
+    displacement, jacobian = spline.with_jacobian(points.float())  # in units of knots a point is known to some 1e-6
+    torch.testing.assert_close(displacement, spline.displacement(points).float(), rtol=0, atol=3e-5)
+    points[3, 0] = torch.nan
+    assert spline.with_jacobian(points)[0][3].isnan().any()
+    assert not spline.with_jacobian(points)[0][4:].isnan().any()
+
+
 @pytest.mark.parametrize("name", [n for n in TRANSFORMS if n not in NO_AUTOGRAD])
 def test_jacobian_is_autograds(transform: Transform, points: Tensor) -> None:
     leaf = points.clone().requires_grad_()

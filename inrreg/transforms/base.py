@@ -45,6 +45,10 @@ class Transform(nn.Module, ABC):
         columns = [torch.func.jvp(self.displacement, (points,), (direction.expand_as(points),))[1] for direction in torch.eye(self.ndim, dtype=points.dtype, device=points.device)]
         return torch.stack(columns, -1) + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
 
+    def with_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites d d"]]:
+        """``displacement`` and ``jacobian``, for those who ask for both at once and for no gradient."""
+        return self.displacement(points), self.jacobian(points)
+
     def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
         """u at every voxel of ``grid``, mm, in single precision, on the device of the transform."""
         return self._by_chunks(self.displacement, grid)

@@ -66,6 +66,13 @@ class Composite(Transform):
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
         return self._chain(points, self.chain[0].jacobian(points), self.chain[0].displacement(points))
 
+    def with_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites d d"]]:
+        displacement, total = self.chain[0].with_jacobian(points)
+        for stage in self.chain[1:]:
+            more, jacobian = stage.with_jacobian(points + displacement)
+            displacement, total = displacement + more, jacobian @ total
+        return displacement, total
+
     def jacobian_on(self, grid: Grid) -> Float[Tensor, "*shape d d"]:
         d = self.ndim
         first, moved, points = self.chain[0].jacobian_on(grid), self.chain[0].displacement_on(grid), grid.points(device=self.device)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.errors import InversionError
+from inrreg.matrix import solved
 from inrreg.transforms.base import Transform
 
 
@@ -26,23 +27,22 @@ class NumericInverse(Transform):
     def solve(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites"]]:
         """Fixed points and the residual |T(x) - y| in mm at each, whether or not it is below the tolerance."""
         y = points.reshape(-1, self.ndim)
-        x = y - self.original.displacement(y)
-        error = self._error(x, y)
-        step = torch.ones_like(error)
+        x = y - self.original.with_jacobian(y)[0]
+        missed, jacobian = self._missed(x, y)
+        error, step = missed.norm(dim=-1), missed.new_ones(len(missed))
         for _ in range(self.max_iterations):
             active = (error > self.tolerance_mm * 0.02).nonzero()[:, 0]
             if len(active) == 0:
                 break
-            x_active, y_active = x[active], y[active]
-            jacobian = self.original.jacobian(x_active)
-            direction = torch.linalg.lstsq(jacobian, (y_active - self.original(x_active))[..., None]).solution[..., 0]
+            direction = solved(jacobian[active], -missed[active])
             length = direction.norm(dim=-1, keepdim=True).clamp(min=1e-9)
-            trial = x_active + step[active, None] * direction * (20.0 / length).clamp(max=1.0)
-            trial_error = self._error(trial, y_active)
+            trial = x[active] + step[active, None] * direction * (20.0 / length).clamp(max=1.0)
+            trial_missed, trial_jacobian = self._missed(trial, y[active])
+            trial_error = trial_missed.norm(dim=-1)
             better = trial_error < error[active]
-            x[active] = torch.where(better[:, None], trial, x_active)
-            error[active] = torch.where(better, trial_error, error[active])
             step[active] = torch.where(better, (2 * step[active]).clamp(max=1.0), step[active] / 2)
+            moved = active[better]
+            x[moved], error[moved], missed[moved], jacobian[moved] = trial[better], trial_error[better], trial_missed[better], trial_jacobian[better]
         return x.reshape(points.shape), error.reshape(points.shape[:-1])
 
     def residual(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
@@ -75,8 +75,10 @@ class NumericInverse(Transform):
         """The transform this one inverts."""
         return self.original
 
-    def _error(self, x: Tensor, y: Tensor) -> Tensor:
-        return (self.original(x) - y).norm(dim=-1)
+    def _missed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """T(x) - y and the Jacobian of T at x."""
+        displacement, jacobian = self.original.with_jacobian(x)
+        return x + displacement - y, jacobian.contiguous()
 
     def config(self) -> dict[str, Any]:
         from inrreg.transforms.serialise import to_config
