@@ -5,14 +5,18 @@ The cost of a label d at a keypoint x is the mean over channels and over the sit
     (F(x + o) - M(x + d + o))^2,
 
 F and M the feature images in one frame. The sites of the patch lie on the lattice of the labels, so one sampling of M around the keypoint serves all of
-its labels, and the square is expanded: |F|^2 - 2 F . M + |M|^2, the middle one a small matrix product a keypoint. Keypoints are treated in chunks.
+its labels, and the square is expanded: |F|^2 - 2 F . M + |M|^2. On a CPU a compiled loop does this keypoint by keypoint; on a GPU, and where the index axes of the images differ, the
+middle one is a small matrix product a keypoint, and keypoints are treated in chunks.
 """
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from graphreg.labels import Labels, lattice
@@ -23,6 +27,11 @@ from inrreg.sampling import linear
 BYTES = 4
 AT_ONCE_MB = {"cpu": 100.0}
 """What is worked on at a time where that is less than the memory allows: a processor's caches gain nothing from more."""
+
+_TOGETHER = 16
+"""Keypoints that a compiled loop has in hand at once: what it keeps of them fits the cache next to a core."""
+_NEAR = 16
+"""Edge in voxels of the cubes that keypoints are done in, one after the other: those of a cube look at much the same voxels."""
 
 
 def cost_volume(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], labels: Labels, patch_radius: int = 1, memory_mb: float = 2048.0) -> Float[Tensor, "n *labels"]:
@@ -37,19 +46,47 @@ def cost_volume(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], la
     if fixed.channels != moving.channels:
         raise InputError(f"{fixed.name} has {fixed.channels} channels and {moving.name} {moving.channels}; compare the same feature of both")
     labels.check_within(fixed.grid)
-    shape, steps = labels.shape(ndim), labels.steps(ndim)
-    turn = torch.tensor(fixed.grid.direction.T, dtype=keypoints.dtype)
-    patch = (lattice((patch_radius,) * ndim, steps).to(keypoints.dtype) @ turn).to(keypoints.device)
-    around = (lattice([r + patch_radius for r in labels.radii(ndim)], steps).to(keypoints.dtype) @ turn).to(keypoints.device)
+    shape, sites = labels.shape(ndim), (2 * patch_radius + 1,) * ndim
     at_once_mb = AT_ONCE_MB.get(keypoints.device.type, memory_mb)
-    chunk = chunk_size(len(keypoints), shape, prod(around.shape[:-1]), prod(patch.shape[:-1]), fixed.channels, memory_mb, at_once_mb)
+    chunk = chunk_size(len(keypoints), shape, prod(n + 2 * patch_radius for n in shape), prod(sites), fixed.channels, memory_mb, at_once_mb)
     costs = torch.empty(len(keypoints), *shape, dtype=torch.float32, device=keypoints.device)
-    for start in range(0, len(keypoints), chunk):
-        points = keypoints[start : start + chunk, None]
-        f = linear(fixed, points + patch.reshape(1, -1, ndim))
-        m = linear(moving, points + around.reshape(1, -1, ndim))
-        costs[start : start + chunk] = _patch_differences(f.transpose(0, 1), m.transpose(0, 1), tuple(around.shape[:-1]), shape)
+    if keypoints.device.type == "cpu" and moving.grid.aligned_with(fixed.grid):
+        _along_axes(fixed, moving, keypoints, labels, patch_radius, costs, max(1, min(_TOGETHER, chunk // torch.get_num_threads())))
+    else:
+        for part, points in zip(costs.split(chunk), keypoints.split(chunk), strict=True):
+            part.copy_(_at_points(fixed, moving, points, labels, patch_radius))
     return costs
+
+
+def _along_axes(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], labels: Labels, patch_radius: int, costs: Float[Tensor, "n *labels"], together: int) -> None:
+    """Into ``costs``, by a compiled loop, on a CPU and for images whose index axes are the same: a channel of so many keypoints ``together``, so that little memory is needed beside the volume."""
+    from inrreg.kernels import in_parallel
+    from inrreg.kernels.patches import patch_differences
+
+    ndim = fixed.grid.ndim
+    steps, radii = np.array(labels.steps(ndim)), np.array(labels.radii(ndim))
+    deep = (1,) * (3 - ndim)  # an image in 2-D is one layer
+    images, starts, strides = list[NDArray[Any]](), list[NDArray[Any]](), list[NDArray[Any]]()
+    for image, reach in ((fixed, patch_radius), (moving, radii + patch_radius)):
+        step = steps / image.grid.spacing
+        images.append(image.data.detach().to(keypoints.dtype).reshape(-1, *deep, *image.grid.shape).contiguous().numpy())
+        voxels = image.grid.to_voxel(keypoints.detach().double()).numpy() - reach * step
+        starts.append(np.pad(voxels, [(0, 0), (3 - ndim, 0)]))
+        strides.append(np.pad(step, (3 - ndim, 0), constant_values=1.0))
+    order = np.lexsort((starts[0] // _NEAR).T)
+    sides = np.array([*deep, *(2 * patch_radius + 1,) * ndim])
+    in_parallel(patch_differences, len(keypoints), order, together, *images, *starts, *strides, sides, costs.reshape(len(costs), *deep, *costs.shape[1:]).numpy())
+
+
+def _at_points(fixed: Image, moving: Image, keypoints: Float[Tensor, "k d"], labels: Labels, patch_radius: int) -> Float[Tensor, "k *labels"]:
+    """The same by torch's sampling, wherever the images lie, all keypoints at once."""
+    ndim, steps, dtype, device = fixed.grid.ndim, labels.steps(fixed.grid.ndim), keypoints.dtype, keypoints.device
+    turn = torch.tensor(fixed.grid.direction.T, dtype=dtype)
+    patch = (lattice((patch_radius,) * ndim, steps).to(dtype) @ turn).to(device)
+    around = (lattice([r + patch_radius for r in labels.radii(ndim)], steps).to(dtype) @ turn).to(device)
+    f = linear(fixed, keypoints[:, None] + patch.reshape(1, -1, ndim))
+    m = linear(moving, keypoints[:, None] + around.reshape(1, -1, ndim))
+    return _patch_differences(f.transpose(0, 1), m.transpose(0, 1), tuple(around.shape[:-1]), labels.shape(ndim))
 
 
 def _patch_differences(f: Float[Tensor, "k c sites"], m: Float[Tensor, "k c around"], around: tuple[int, ...], shape: tuple[int, ...]) -> Float[Tensor, "k *labels"]:

@@ -17,11 +17,17 @@ from torch.utils._pytree import tree_leaves
 from worlds import Wave, between_voxels, oblique, oblique_grid
 
 from graphreg import Labels, LeastSquaresSpline, LoopyMinSum, MeanField, NearestNeighbours, NormalisedConvolution, Quadratic, SpanningTree, ThinPlate, TreeMinSum, cost_volume
-from graphreg.cost_volume import chunk_size
+from graphreg.cost_volume import _at_points, chunk_size
 from graphreg.inference import sub_label_argmin
 from inrreg.errors import InputError
 from inrreg.image import Image
 from inrreg.space import Grid
+
+
+def aligned_grid(ndim: int) -> Grid:
+    """Another grid over the same place, with the same axes, and voxels that are no multiple of a label's step; some 5 mm less wide, so that labels leave it."""
+    grid = oblique_grid(ndim)
+    return Grid.from_spacing((11, 10, 9)[:ndim], (1.3, 1.1, 1.2)[:ndim], grid.origin + grid.direction @ np.array((1.7, 0.6, 2.1))[:ndim], grid.direction)
 
 
 def crossed_grid(ndim: int) -> Grid:
@@ -59,9 +65,10 @@ def defined(fixed: Image, moving: Image, points: Tensor, labels: Labels, patch_r
     return np.reshape(costs, (len(points), *[2 * r + 1 for r in radii]))
 
 
+@pytest.mark.parametrize("other", [aligned_grid, crossed_grid])
 @pytest.mark.parametrize(("ndim", "range_mm", "step_mm", "patch_radius"), [(3, (2.0, 0.8, 1.5), (1.0, 0.8, 1.5), 1), (3, 1.0, 0.7, 0), (2, (3.0, 1.2), (0.6, 0.8), 2), (2, 2.0, 1.0, 1)])
-def test_equals_the_definition(ndim: int, range_mm: Any, step_mm: Any, patch_radius: int, device: torch.device) -> None:
-    fixed, moving, labels = textured(oblique_grid(ndim), 1), textured(crossed_grid(ndim), 2), Labels(range_mm, step_mm)
+def test_equals_the_definition(ndim: int, range_mm: Any, step_mm: Any, patch_radius: int, other: Callable[[int], Grid], device: torch.device) -> None:
+    fixed, moving, labels = textured(oblique_grid(ndim), 1), textured(other(ndim), 2), Labels(range_mm, step_mm)
     points = around(fixed.grid, 5)
     costs = cost_volume(fixed.to(device), moving.to(device), points.to(device), labels, patch_radius).cpu()
     assert costs.shape == (5, *labels.shape(ndim))
@@ -95,6 +102,33 @@ def test_chunks_do_not_change_the_result(ndim: int, device: torch.device) -> Non
         torch.testing.assert_close(result, results[0], rtol=0, atol=2e-6)  # products of other sizes add up in another order
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 2.0, 3.0), (0.5, 1.3, 0.7)])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_compiled_loop_equals_torch(ndim: int, steps: tuple[float, ...], dtype: torch.dtype) -> None:
+    """Keypoints on voxels, between them, and so near the edge that patches leave the image; steps of one voxel, two, more, and none of whole ones."""
+    grid = Grid.from_spacing((24, 22, 21)[:ndim], (1.0,) * ndim, (-31.0, 47.0, 112.0)[:ndim], oblique(ndim))
+    fixed, moving = (textured(grid, seed, channels=3) for seed in (1, 2))
+    between = around(grid, 40).to(dtype)
+    points = torch.cat([between, grid.to_world(grid.to_voxel(between).round())])
+    for radius in (0, 1, 2):
+        labels = Labels(tuple(2 * s for s in steps[:ndim]), steps[:ndim])
+        found, expected = cost_volume(fixed, moving, points, labels, radius), _at_points(fixed, moving, points, labels, radius)
+        torch.testing.assert_close(found, expected.float(), rtol=0, atol=1e-4 if dtype == torch.float32 else 2e-5)  # places to 1/65536 of a voxel, or as near as points carry
+
+
+def test_neither_groups_nor_threads_change_the_result() -> None:
+    image, other, labels, points = textured(oblique_grid(3), 1), textured(aligned_grid(3), 2), Labels(2.0, 1.0), around(oblique_grid(3), 50)
+    before, found = torch.get_num_threads(), list[Tensor]()
+    try:
+        for threads, memory_mb in ((1, 2000.0), (1, 0.3), (2, 2000.0), (3, 0.3)):
+            torch.set_num_threads(threads)
+            found.append(cost_volume(image, other, points, labels, memory_mb=memory_mb))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
 class Peak(TorchDispatchMode):
     """The most bytes of new tensors alive at a time."""
 
@@ -120,12 +154,13 @@ class Peak(TorchDispatchMode):
 
 @pytest.mark.parametrize(("ndim", "channels", "patch_radius", "memory_mb"), [(3, 12, 1, 12.0), (3, 1, 0, 6.0), (2, 4, 2, 1.0), (2, 1, 0, 0.2)])
 def test_no_more_memory_is_held_than_is_allowed(ndim: int, channels: int, patch_radius: int, memory_mb: float) -> None:
-    image, points = textured(oblique_grid(ndim), 1, channels), around(oblique_grid(ndim), 250)
+    """Images of other axes, for which torch's operations are used."""
+    image, crossed, points = textured(oblique_grid(ndim), 1, channels), textured(crossed_grid(ndim), 1, channels), around(oblique_grid(ndim), 250)
     labels = Labels(4.0, 1.0)
     peaks = []
     for bound in (memory_mb, 1e4):
-        with Peak(image.data, points) as held:
-            cost_volume(image, image, points, labels, patch_radius, bound)
+        with Peak(image.data, crossed.data, points) as held:
+            cost_volume(image, crossed, points, labels, patch_radius, bound)
         peaks.append(held.peak / 1e6)
     assert 4e-6 * 250 * labels.count(ndim) < peaks[0] <= memory_mb < peaks[1]
 
