@@ -11,6 +11,8 @@ from inrreg.kernels import compiled
 
 FINENESS = 65536.0
 """Parts of a voxel that places are rounded to, less than points in single precision carry: sites on voxels are then found to be there, and need no neighbours."""
+LEAST = 32
+"""Numbers that a loop must do to be done in whole vectors."""
 
 
 @compiled
@@ -34,9 +36,9 @@ def patch_differences(
     too. A patch has ``sides`` sites along the axes. Sums over labels run over whole planes of the lattice, its margin included: what is found there is left out at the end.
     """
     channels, kind, shape = fixed.shape[0], fixed.dtype.type, costs.shape[1:]
-    high, wide = shape[1] + sides[1] - 1, shape[2] + sides[2] - 1
-    patch, around = np.empty((sides[0], sides[1], sides[2]), fixed.dtype), np.empty((shape[0] + sides[0] - 1, high, wide), fixed.dtype)
-    weights, planes, flat, ones = patch.reshape(sides[0], -1), around.reshape(len(around), -1), around.reshape(-1), np.ones(sides[1] * sides[2], fixed.dtype)
+    high, wide = shape[1] + sides[1] - 1, shape[2] + sides[2]
+    patch, around = np.zeros((sides[0], sides[1], sides[2] + 1), fixed.dtype), np.zeros((shape[0] + sides[0] - 1, high, wide), fixed.dtype)
+    weights, planes, flat, ones = np.empty((sides[0], sides[1] * sides[2]), fixed.dtype), around.reshape(len(around), -1), around.reshape(-1), np.ones(sides[1] * sides[2], fixed.dtype)
     shifts = np.array([y * wide + z for y in range(sides[1]) for z in range(sides[2])])
     own, squares = np.empty(together, fixed.dtype), np.empty((together, len(around), high * wide), fixed.dtype)
     products, sums = np.empty((together, shape[0], (shape[1] - 1) * wide + shape[2]), fixed.dtype), np.empty((shape[1] - 1) * wide + shape[2], fixed.dtype)
@@ -48,7 +50,8 @@ def patch_differences(
             for k in range(len(group)):
                 sample(fixed[c], fixed_start[group[k]], fixed_step, patch)
                 sample(moving[c], moving_start[group[k]], moving_step, around)
-                for value in patch.ravel():
+                weights.reshape(patch[:, :, : sides[2]].shape)[:] = patch[:, :, : sides[2]]
+                for value in weights.ravel():
                     own[k] += value * value
                 add_squares(flat, squares[k].reshape(-1))
                 for x in range(shape[0]):
@@ -67,41 +70,74 @@ def patch_differences(
 
 @compiled
 def sample(image: NDArray[np.floating], start: NDArray[np.float64], step: NDArray[np.float64], out: NDArray[np.floating]) -> None:
-    """Linear interpolation of ``image`` ``[x, y, z]`` at the voxels start + index * step, into ``out``; border held."""
-    kind = image.dtype.type
+    """Linear interpolation of ``image`` ``[x, y, z]`` at the voxels start + index * step, border held, into ``out`` but for its last place along z, which is left to hold anything.
+
+    Rows are blended along x and y as long as they are, or ``LEAST``, into a plane of the lattice, where each overwrites what the one before left beyond its end; then the plane along z.
+    """
+    high, wide = out.shape[1], out.shape[2]
     places, shares = np.empty((3, max(out.shape)), np.int64), np.empty((3, max(out.shape)), image.dtype)
     for axis in range(3):
-        place_along(start[axis], step[axis], image.shape[axis], places[axis, : out.shape[axis]], shares[axis, : out.shape[axis]])
-    along, share = places[2, : out.shape[2]], shares[2, : out.shape[2]]
-    near, far = along[0], min(along[-1] + 2, image.shape[2])
-    stride, same = even_stride(along, share), share[0]
-    blend = np.empty(far - near + 1, image.dtype)
-    for i in range(out.shape[0]):
-        x, right, a = places[0, i], min(places[0, i] + 1, image.shape[0] - 1), shares[0, i]
-        for j in range(out.shape[1]):
-            y, up, b = places[1, j], min(places[1, j] + 1, image.shape[1] - 1), shares[1, j]
-            left_low = image[x, y, near:far]
-            if a == 0 and b == 0:
-                for k in range(len(left_low)):
-                    blend[k] = left_low[k]
-            else:
-                left_high, right_low, right_high = image[x, up, near:far], image[right, y, near:far], image[right, up, near:far]
-                v, w, s, t = (kind(1) - a) * (kind(1) - b), (kind(1) - a) * b, a * (kind(1) - b), a * b
-                for k in range(len(left_low)):
-                    blend[k] = v * left_low[k] + w * left_high[k] + s * right_low[k] + t * right_high[k]
-            blend[far - near] = blend[far - near - 1]
-            line = out[i, j]
-            if stride == 1:
-                low, high = blend[: len(line)], blend[1 : len(line) + 1]
-                for k in range(len(line)):
-                    line[k] = low[k] + same * (high[k] - low[k])
-            elif stride == 2:
-                for k in range(len(line)):
-                    line[k] = blend[2 * k] + same * (blend[2 * k + 1] - blend[2 * k])
-            else:
-                for k in range(len(line)):
-                    at = along[k] - near
-                    line[k] = blend[at] + share[k] * (blend[at + 1] - blend[at])
+        sites = out.shape[axis] - (axis == 2)
+        place_along(start[axis], step[axis], image.shape[axis], places[axis, :sites], shares[axis, :sites])
+    along, share = places[2, : wide - 1], shares[2, : wide - 1]
+    stride = even_stride(along, share)
+    width = stride * wide if stride else min(along[-1] + 2, image.shape[2]) - along[0]
+    length, flat = max(width, LEAST), image.reshape(-1)
+    if ((places[0, len(out) - 1] + 1) * image.shape[1] + places[1, high - 1] + 1) * image.shape[2] + along[0] + length > flat.size:
+        stride, width = 0, min(along[-1] + 2, image.shape[2]) - along[0]  # nothing is read beyond the end
+        length = width
+    plane = np.empty(high * width + length + 1, image.dtype)
+    for i in range(len(out)):
+        begin = places[0, i] * image.shape[1] * image.shape[2] + along[0]
+        right = image.shape[1] * image.shape[2] if places[0, i] + 1 < image.shape[0] else 0
+        for j in range(high):
+            up = image.shape[2] if places[1, j] + 1 < image.shape[1] else 0
+            blend(flat, begin + places[1, j] * image.shape[2], right, up, shares[0, i], shares[1, j], plane, j * width, length)
+        if stride == 1:
+            every(plane, share[0], out[i].reshape(-1))
+        elif stride == 2:
+            every_second(plane, share[0], out[i].reshape(-1))
+        else:
+            for j in range(high):
+                chosen(plane[j * width : j * width + width], along, share, out[i, j, : wide - 1])
+
+
+@compiled
+def blend(flat: NDArray[np.floating], begin: int, right: int, up: int, a: float, b: float, out: NDArray[np.floating], into: int, length: int) -> None:
+    """The row of the image that starts at ``begin``, with shares ``a`` and ``b`` of those ``right`` and ``up`` of it. Unsigned numbers, which need no slices: a slice takes as long as a row."""
+    kind, n, o, p = flat.dtype.type, np.uint64(length), np.uint64(into), np.uint64(begin)
+    if a == 0 and b == 0:
+        for k in range(n):
+            out[o + k] = flat[p + k]
+        return
+    q, r, u = p + np.uint64(up), p + np.uint64(right), p + np.uint64(right) + np.uint64(up)
+    v, w, s, t = (kind(1) - a) * (kind(1) - b), (kind(1) - a) * b, a * (kind(1) - b), a * b
+    for k in range(n):
+        out[o + k] = v * flat[p + k] + w * flat[q + k] + s * flat[r + k] + t * flat[u + k]
+
+
+@compiled
+def every(values: NDArray[np.floating], share: float, out: NDArray[np.floating]) -> None:
+    """Between each value and the next."""
+    low, high = values[: len(out)], values[1 : len(out) + 1]
+    for k in range(len(out)):
+        out[k] = low[k] + share * (high[k] - low[k])
+
+
+@compiled
+def every_second(values: NDArray[np.floating], share: float, out: NDArray[np.floating]) -> None:
+    """Between each second value and the next."""
+    pairs = values[: 2 * len(out)].reshape(-1, 2)
+    for k in range(len(out)):
+        out[k] = pairs[k, 0] + share * (pairs[k, 1] - pairs[k, 0])
+
+
+@compiled
+def chosen(values: NDArray[np.floating], places: NDArray[np.int64], shares: NDArray[np.floating], out: NDArray[np.floating]) -> None:
+    """Between the value at each place, counted from the first, and the next."""
+    for k in range(len(out)):
+        at = places[k] - places[0]
+        out[k] = values[at] + shares[k] * (values[min(at + 1, len(values) - 1)] - values[at])
 
 
 @compiled
