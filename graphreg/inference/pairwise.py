@@ -6,6 +6,7 @@ Huttenlocher, IJCV 2006).
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +39,8 @@ class Quadratic:
     def message(self, belief: Float[Tensor, "m *labels"], lengths: Float[Tensor, " m"], labels: Labels) -> Float[Tensor, "m *labels"]:
         """min over d of belief(d) + theta(d, e), for every e and every one of m edges."""
         ndim = belief.ndim - 1
+        if belief.device.type == "cpu":
+            return self._compiled_message(belief, lengths, labels)
         coefficients = (self.weight / lengths).reshape(-1, *(1,) * ndim)
         result = belief
         for axis, step in enumerate(labels.steps(ndim), start=1):
@@ -45,6 +48,20 @@ class Quadratic:
         if self.truncation is not None:
             result = torch.minimum(result, belief.flatten(1).amin(1).reshape(-1, *(1,) * ndim) + self.truncation)
         return result
+
+    def _compiled_message(self, belief: Float[Tensor, "m *labels"], lengths: Float[Tensor, " m"], labels: Labels) -> Float[Tensor, "m *labels"]:
+        """An edge at a time by a compiled loop."""
+        from inrreg.kernels import in_parallel
+        from inrreg.kernels.messages import messages
+
+        ndim = belief.ndim - 1
+        deep = (1,) * (3 - ndim)  # labels in 2-D are one layer
+        prices = torch.ones(len(belief), 3, dtype=belief.dtype)
+        prices[:, 3 - ndim :] = (self.weight / lengths)[:, None] * torch.tensor(labels.steps(ndim), dtype=lengths.dtype).square()
+        said = torch.empty_like(belief, memory_format=torch.contiguous_format)
+        volumes = [volume.detach().contiguous().reshape(len(belief), *deep, *belief.shape[1:]).numpy() for volume in (belief, said)]
+        in_parallel(messages, len(belief), volumes[0], prices.numpy(), inf if self.truncation is None else self.truncation, self.window or max(belief.shape), volumes[1])
+        return said
 
     def cost(self, d: Float[Tensor, "m d"], e: Float[Tensor, "m d"], lengths: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
         """theta of displacements in mm; infinite beyond the window is not said here."""
