@@ -47,7 +47,7 @@ class ThinPlate:
     def __call__(self, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"], lattice: Grid) -> BSpline:
         knots = lattice.points(device=points.device).reshape(-1, lattice.ndim)
         coefficients, center = self.coefficients(points, vectors, weights)
-        values = torch.cat([self.evaluate(part, points, coefficients, center) for part in knots.split(max(1, _AT_ONCE // len(points)))])
+        values = self.evaluate(knots, points, coefficients, center)
         return interpolating_spline(values.float().reshape(*lattice.shape, lattice.ndim), lattice)
 
     def coefficients(self, points: Float[Tensor, "n d"], vectors: Float[Tensor, "n d"], weights: Float[Tensor, " n"]) -> tuple[Float[Tensor, "m d"], Float[Tensor, " d"]]:
@@ -58,26 +58,68 @@ class ThinPlate:
         x, center = points.double(), points.double().mean(0)
         if int(torch.linalg.matrix_rank(x - center, rtol=1e-5)) < d:
             raise InputError(f"the {n} keypoints of a thin-plate spline lie on one {'plane or line' if d == 3 else 'line'}, which does not determine it; take other keypoints or NormalisedConvolution")
-        system = x.new_zeros(n + d + 1, n + d + 1)
-        system[:n, :n] = kernel(torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist"), d) + torch.diag(self.smoothing / weights.double().clamp(min=1e-6))
-        system[:n, n:] = torch.cat([torch.ones_like(x[:, :1]), x - center], 1)
-        system[n:, :n] = system[:n, n:].T
-        values = torch.cat([vectors.double(), x.new_zeros(d + 1, d)])
         if self.smoothing == 0 and len(torch.unique(x, dim=0)) < n:
             raise InputError("an interpolating thin-plate spline needs keypoints at different places; give a smoothing above 0")
-        return torch.linalg.lstsq(system, values).solution if n < 4 * d else torch.linalg.solve(system, values), center
+        matrix = radial_matrix(x)
+        matrix.diagonal().add_(self.smoothing / weights.double().clamp(min=1e-6))
+        return _constrained(matrix, torch.cat([torch.ones_like(x[:, :1]), x - center], 1), vectors.double()), center
 
     @staticmethod
     def evaluate(at: Float[Tensor, "k d"], points: Float[Tensor, "n d"], coefficients: Float[Tensor, "m d"], center: Float[Tensor, " d"]) -> Float[Tensor, "k d"]:
         """The spline at world points, mm; in double precision, for the terms of far keypoints are large and cancel."""
-        n, d = points.shape
+        n = len(points)
         y, x = (p.double() - center for p in (at, points))
-        return kernel(torch.cdist(y, x), d) @ coefficients[:n] + coefficients[n] + y @ coefficients[n + 1 :]
+        return radial_sums(y, x, coefficients[:n]) + coefficients[n] + y @ coefficients[n + 1 :]
 
 
 def kernel(distance: Tensor, ndim: int) -> Tensor:
     """The radial function of the bending energy, with the sign that makes the smoothed system definite."""
     return torch.special.xlogy(distance**2, distance) if ndim == 2 else -distance
+
+
+def radial_matrix(points: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """The radial function of the distance of every two points."""
+    if points.device.type != "cpu" or points.shape[1] == 2:
+        return kernel(torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist"), points.shape[1])
+    from inrreg.kernels import in_parallel
+    from inrreg.kernels.distances import distances
+
+    matrix = points.new_empty(len(points), len(points))
+    in_parallel(distances, len(points), points.T.contiguous().numpy(), matrix.numpy())
+    return matrix.neg_()
+
+
+def radial_sums(at: Float[Tensor, "k d"], points: Float[Tensor, "n d"], coefficients: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
+    """The sum over points of coefficient times radial function of the distance to each place ``at``."""
+    if points.device.type != "cpu" or points.shape[1] == 2:
+        return torch.cat([kernel(torch.cdist(part, points), points.shape[1]) @ coefficients for part in at.split(max(1, _AT_ONCE // len(points)))])
+    from inrreg.kernels import in_parallel
+    from inrreg.kernels.distances import weighted_distances
+
+    sums = at.new_empty(3, len(at))
+    in_parallel(weighted_distances, len(at), *[part.T.contiguous().numpy() for part in (at, points, coefficients)], sums.numpy())
+    return -sums.T
+
+
+def _constrained(matrix: Float[Tensor, "n n"], terms: Float[Tensor, "n m"], values: Float[Tensor, "n d"]) -> Float[Tensor, "k d"]:
+    """c and a with matrix c + terms a = values and terms^T c = 0, one above the other; ``matrix``, definite where terms^T c = 0, is overwritten.
+
+    Householder's reflections, Q = I - V H V^T and Q^T, turn the columns of ``terms`` into the first axes, and c has none of these: what is left of the matrix is definite, so
+    that Cholesky's method solves it in half the operations that the whole, which is not, would take.
+    """
+    m = terms.shape[1]
+    packed, scales = torch.geqrf(terms)
+    v = packed.tril(-1) + torch.eye(*terms.shape, dtype=terms.dtype, device=terms.device)
+    h = torch.diag(scales)
+    for j in range(1, m):
+        h[:j, j] = -scales[j] * (h[:j, :j] @ (v[:, :j].T @ v[:, j]))
+    y = matrix @ v @ h
+    w = y - 0.5 * v @ (h.T @ (v.T @ y))
+    turned, right = matrix.addmm_(torch.cat([w, v], 1), torch.cat([v, w], 1).T, alpha=-1), values - v @ (h.T @ (v.T @ values))
+    inner = torch.cholesky_solve(right[m:], torch.linalg.cholesky(turned[m:, m:]))
+    affine = torch.linalg.solve_triangular(packed[:m].triu(), right[:m] - turned[:m, m:] @ inner, upper=True)
+    c = torch.cat([torch.zeros_like(values[:m]), inner])
+    return torch.cat([c - v @ (h @ (v.T @ c)), affine])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from worlds import Wave, oblique_grid
 
 from graphreg import LeastSquaresSpline, NormalisedConvolution, ThinPlate
-from graphreg.densify import Densifier, robust
+from graphreg.densify import Densifier, _constrained, radial_matrix, radial_sums, robust
 from inrreg.errors import InputError
 from inrreg.space import Grid
 from inrreg.transforms import BSpline
@@ -71,6 +71,29 @@ def test_thin_plate_interpolates_to_a_micrometre_in_a_large_image(device: torch.
         coefficients, center = ThinPlate(0.0).coefficients(points.to(device), vectors.to(device), torch.ones(800, device=device))
         found = ThinPlate.evaluate(points.to(device), points.to(device), coefficients, center)
         torch.testing.assert_close(found.cpu(), vectors.double(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "d"), [(3, 2), (40, 2), (4, 3), (5, 3), (60, 3)])
+def test_the_constrained_system_is_solved(n: int, d: int) -> None:
+    """Against the whole system, of as few points as determine an affine part, and of more."""
+    points = 100 * torch.rand(n, d, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    terms, values = torch.cat([torch.ones_like(points[:, :1]), points - points.mean(0)], 1), torch.randn(n, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    matrix = radial_matrix(points) + torch.diag(torch.linspace(0.5, 3, n, dtype=torch.float64))
+    whole = torch.zeros(n + d + 1, n + d + 1, dtype=torch.float64)
+    whole[:n, :n], whole[:n, n:], whole[n:, :n] = matrix, terms, terms.T
+    expected = torch.linalg.solve(whole, torch.cat([values, torch.zeros(d + 1, d, dtype=torch.float64)]))
+    torch.testing.assert_close(_constrained(matrix.clone(), terms, values), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_distances_equal_torchs(dtype: torch.dtype) -> None:
+    at, points, coefficients = (torch.randn(n, 3, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (70, 33, 33 + 1))
+    coefficients, at[5] = coefficients[:33], points[7]
+    expected = torch.cdist(torch.cat([at, points]), points, compute_mode="donot_use_mm_for_euclid_dist")
+    found = radial_sums(at.to(dtype), points.to(dtype), coefficients.to(dtype)), radial_matrix(points.to(dtype))
+    atol = 1e-12 if dtype == torch.float64 else 2e-5  # sums of 33 numbers of about 2
+    torch.testing.assert_close(found[0].double(), -expected[:70] @ coefficients, rtol=0, atol=atol)
+    torch.testing.assert_close(found[1].double(), -expected[70:], rtol=0, atol=atol)
 
 
 def test_smoothing_yields_and_trust_resists(grid: Grid) -> None:
