@@ -7,6 +7,7 @@ same channels. Offsets and patches are in mm: an anisotropic grid is shifted by 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import floor
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from inrreg.errors import InputError
 from inrreg.image import Image
 from inrreg.separable import apply_along_axes, smoothing
+from inrreg.space import Grid
 
 _VARIANCE_RANGE = 1e-3, 1e3
 """Of its mean over the image: how far the local variance may be from it."""
@@ -64,13 +66,32 @@ def descriptor(image: Image, pairs: Sequence[tuple[Offset, Offset]], offset_mm: 
     """exp(-D / V), largest channel scaled to 1, with D the patch difference for each pair of neighbours; of several channels of ``image`` the sum counts."""
     needed = sorted({offset for pair in pairs for offset in pair})
     views = {offset: _shifted(image, offset, offset_mm) for offset in needed}
+    if image.device.type == "cpu":
+        return image.with_data(_compiled([(views[a], views[b]) for a, b in pairs], image.grid, sigma_mm))
     squared = torch.stack([(views[a] - views[b]).square().sum(0) for a, b in pairs])
     distance = apply_along_axes(squared, smoothing(image.grid, sigma_mm)).clamp_(min=0)
     distance -= distance.amin(0, keepdim=True)
-    variance = distance.mean(0, keepdim=True)
+    return image.with_data(distance.div_(_within_range(distance.mean(0, keepdim=True))).neg_().exp_())
+
+
+def _compiled(pairs: Sequence[tuple[Tensor, Tensor]], grid: Grid, sigma_mm: float) -> Float[Tensor, "pairs *shape"]:
+    """The same of pairs of views, in compiled loops."""
+    from inrreg.kernels import in_parallel
+    from inrreg.kernels.blur import blurred_differences
+    from inrreg.kernels.descriptors import above_least, negative_share
+
+    distance = blurred_differences(pairs, grid, sigma_mm)
+    variance = distance.new_empty(grid.shape)
+    layers = distance.view(len(pairs), len(variance), -1).numpy()
+    in_parallel(above_least, len(variance), layers, variance.view(len(variance), -1).numpy())
+    in_parallel(negative_share, len(variance), layers, _within_range(variance).view(len(variance), -1).numpy())
+    return distance.exp_()
+
+
+def _within_range(variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Changed in place: no further from its mean over the image than is believed."""
     typical = float(variance.mean())
-    variance.clamp_(min=max(_VARIANCE_RANGE[0] * typical, 1e-30), max=max(_VARIANCE_RANGE[1] * typical, 1e-30))
-    return image.with_data(distance.div_(variance).neg_().exp_())
+    return variance.clamp_(min=max(_VARIANCE_RANGE[0] * typical, 1e-30), max=max(_VARIANCE_RANGE[1] * typical, 1e-30))
 
 
 def _shifted(image: Image, offset: Offset, length_mm: float) -> Float[Tensor, "c *shape"]:
@@ -78,12 +99,12 @@ def _shifted(image: Image, offset: Offset, length_mm: float) -> Float[Tensor, "c
     data = image.data
     for axis, sign in enumerate(offset, start=1):
         if sign:
-            n = data.shape[axis]
-            position = (torch.arange(n, dtype=torch.float64) + sign * length_mm / image.grid.spacing[axis - 1]).clamp(0, n - 1)
-            lower = position.floor().long().clamp(max=max(n - 2, 0))
-            fraction = (position - lower).to(data.dtype).reshape([-1 if a == axis else 1 for a in range(data.ndim)]).to(data.device)
-            near, far = (data.index_select(axis, index.to(data.device)) for index in (lower, (lower + 1).clamp(max=n - 1)))
-            data = torch.lerp(near, far, fraction.expand_as(near))
+            n, shift = data.shape[axis], sign * length_mm / image.grid.spacing[axis - 1]
+            whole = floor(shift)
+            margin = [1 if a != axis else abs(whole) + 1 for a in range(data.ndim)]
+            held = torch.cat([data.narrow(axis, 0, 1).repeat(margin), data, data.narrow(axis, n - 1, 1).repeat(margin)], axis)
+            near, far = (held.narrow(axis, abs(whole) + 1 + step, n) for step in (whole, whole + 1))
+            data = torch.lerp(near, far, float(shift - whole))
     return data
 
 
