@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _CANDIDATES = 20_000
 """Voxels that ``Filled`` chooses from: more only take longer."""
+_SIFTED = 32
+"""Choices after which ``points_between`` looks again which points may still be chosen."""
 _ROUNDING = 1e-10
 """Of the largest intensity squared, per mm^2: a response below is rounding, as resampling a constant image leaves."""
 
@@ -142,12 +144,21 @@ def foerstner_response(image: Image, sigma_mm: float) -> Float[Tensor, "*shape"]
     along = torch.stack(torch.gradient(image.data[0], spacing=spacing, dim=list(range(d))))
     entries = [(a, b) for a in range(d) for b in range(a, d)]
     products = torch.stack([along[a] * along[b] for a, b in entries])
-    s = dict(zip(entries, smoothed(image.with_data(products), sigma_mm).data, strict=True))
+    s = dict(zip(entries, _blurred(image.with_data(products), sigma_mm), strict=True))
     if d == 2:
         return _quotient(s[0, 0] * s[1, 1] - s[0, 1] ** 2, s[0, 0] + s[1, 1])
     minors = s[1, 1] * s[2, 2] - s[1, 2] ** 2, s[0, 0] * s[2, 2] - s[0, 2] ** 2, s[0, 0] * s[1, 1] - s[0, 1] ** 2
     determinant = s[0, 0] * minors[0] - s[0, 1] * (s[0, 1] * s[2, 2] - s[1, 2] * s[0, 2]) + s[0, 2] * (s[0, 1] * s[1, 2] - s[1, 1] * s[0, 2])
     return _quotient(determinant, minors[0] + minors[1] + minors[2])
+
+
+def _blurred(image: Image, sigma_mm: float) -> Float[Tensor, "c *shape"]:
+    """By a Gaussian of ``sigma_mm``; on a CPU in a compiled loop."""
+    if image.device.type != "cpu":
+        return smoothed(image, sigma_mm).data
+    from inrreg.kernels.blur import blurred
+
+    return blurred(image.data, image.grid, sigma_mm)
 
 
 def _quotient(determinant: Tensor, minors: Tensor) -> Tensor:
@@ -160,8 +171,9 @@ def local_maxima(response: Float[Tensor, "*shape"], mask: Image, spacing_mm: flo
     inside = mask.data[0] > 0.5
     radii = [max(1, int(np.ceil(spacing_mm / h - 1e-6)) - 1) for h in mask.grid.spacing]
     masked = torch.where(inside, response, 0.0)
-    pool = F.max_pool3d if mask.grid.ndim == 3 else F.max_pool2d
-    largest = pool(masked[None, None], [2 * r + 1 for r in radii], stride=1, padding=radii)[0, 0]
+    largest = masked
+    for axis, radius in enumerate(radii):
+        largest = F.max_pool1d(largest.movedim(axis, -1).flatten(0, -2), 2 * radius + 1, stride=1, padding=radius).reshape(largest.movedim(axis, -1).shape).movedim(-1, axis)
     floor = threshold * float(masked[inside].median()) if bool(inside.any()) else 0.0
     return ((masked == largest) & (masked > floor) & (masked > 0)).nonzero()
 
@@ -183,11 +195,17 @@ def farthest_points(points: Float[Tensor, "n d"], count: int) -> Tensor:
 def points_between(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float) -> Tensor:
     """Indices of up to ``count`` of ``points``, each time the one farthest from ``others`` and from those chosen, as long as that is ``gap_mm`` or more."""
     distance = torch.cdist(points, others).amin(1)
+    left = torch.arange(len(points), device=points.device)
     chosen = list[Tensor]()
     while len(chosen) < count:
+        if len(chosen) % _SIFTED == 0:  # what has come nearer than the gap is never chosen
+            far = distance >= gap_mm
+            left, points, distance = left[far], points[far], distance[far]
+            if len(left) == 0:
+                break
         farthest, index = distance.max(0)
         if farthest < gap_mm:
             break
-        chosen.append(index)
+        chosen.append(left[index])
         distance = torch.minimum(distance, (points - points[index]).norm(dim=1))
-    return torch.stack(chosen) if chosen else torch.empty(0, dtype=torch.long, device=points.device)
+    return torch.stack(chosen) if chosen else left[:0]

@@ -2,6 +2,8 @@
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from inrreg.errors import InputError
 from inrreg.image import Image, LabelImage
@@ -29,16 +31,25 @@ def without(mask: Image, lesion: Image) -> Image:
 
 def dilated(mask: Image, margin_mm: float) -> Image:
     """``mask`` grown by ``margin_mm`` in every direction (shrunk where negative), voxel centre to voxel centre."""
-    from scipy.ndimage import distance_transform_edt
-
     if margin_mm == 0 or bool((mask.data > 0.5).all()):
         return mask
-    inside = mask.data[0].cpu().numpy() > 0.5
-    if margin_mm > 0:
-        grown = distance_transform_edt(~inside, sampling=mask.grid.spacing) <= margin_mm
-    else:
-        grown = distance_transform_edt(inside, sampling=mask.grid.spacing) > -margin_mm
-    return mask.with_data(torch.from_numpy(grown.astype(np.float32))[None].to(mask.device))
+    inside = mask.data[0].cpu() > 0.5
+    grown = _within(inside, mask.grid, margin_mm) if margin_mm > 0 else 1 - _within(~inside, mask.grid, -margin_mm)
+    return mask.with_data(grown[None].to(mask.device))
+
+
+def _within(inside: Bool[Tensor, "*shape"], grid: Grid, distance_mm: float) -> Float[Tensor, "*shape"]:
+    """1 where some voxel that is ``inside`` lies no farther than ``distance_mm``, voxel centre to voxel centre."""
+    from inrreg.kernels import in_parallel
+    from inrreg.kernels.reach import squared_within_planes, within_distance
+
+    deep = (1,) * (3 - grid.ndim)  # a mask in 2-D is one layer
+    spacing = np.array([*deep, *grid.spacing])
+    reach = np.floor(distance_mm / spacing * (1 + 1e-9)).astype(int).tolist()
+    squared, near = torch.empty(*deep, *grid.shape, dtype=torch.float64).numpy(), torch.empty(grid.shape)
+    in_parallel(squared_within_planes, len(squared), inside.reshape(*deep, *grid.shape).contiguous().numpy(), spacing, reach[1], squared)
+    in_parallel(within_distance, len(squared), squared.reshape(len(squared), -1), spacing[0], reach[0], distance_mm, near.view(len(squared), -1).numpy())
+    return near
 
 
 def signed_distance(mask: Image, clip_mm: float) -> Image:
