@@ -7,7 +7,7 @@ import pytest
 import torch
 from worlds import oblique_grid
 
-from inrreg.alignment import MaskAlignment
+from inrreg.alignment import MaskAlignment, shape_image
 from inrreg.errors import InputError
 from inrreg.image import Image
 from inrreg.masks import as_weight, lung_mask, signed_distance
@@ -37,6 +37,16 @@ def test_signed_distance_of_a_half_space_is_the_coordinate() -> None:
     mask = Image((torch.arange(21) >= 10).float()[None, :, None, None].expand(1, 21, 4, 4), grid)
     expected = np.clip(np.where(np.arange(21) >= 10, 2.0 * (np.arange(21) - 9), 2.0 * (np.arange(21) - 10)) / 8.0, -1, 1)
     np.testing.assert_allclose(signed_distance(mask, 8.0).data[0, :, 0, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip_mm", [7.3, 40.0, 1000.0])
+def test_shape_image_is_the_signed_distance_cut_off(clip_mm: float) -> None:
+    grid = oblique_grid(3)
+    mask = ellipsoid(grid, grid.center + 1.0, (4.0, 3.0, 8.0))
+    torch.testing.assert_close(shape_image(mask, clip_mm).data, signed_distance(mask, clip_mm).data, rtol=0, atol=1e-6)
+    nothing = mask.with_data(torch.zeros_like(mask.data))
+    torch.testing.assert_close(shape_image(nothing, clip_mm).data, torch.full_like(mask.data, -1.0))
+    torch.testing.assert_close(shape_image(nothing.with_data(nothing.data + 1), clip_mm).data, torch.full_like(mask.data, 1.0))
 
 
 def test_mask_alignment_finds_shift_and_growth() -> None:

@@ -20,7 +20,7 @@ PACKAGES = ("inrreg", "graphreg")
 
 FLOORS = [
     {"errors", "space"},
-    {"banded", "image", "interpolation", "kernels", "masks", "matrix", "separable", "sampling", "windows", "fields", "checkpoint", "training"},
+    {"banded", "distances", "image", "interpolation", "kernels", "masks", "matrix", "separable", "sampling", "windows", "fields", "checkpoint", "training"},
     {"warp", "sites", "step", "transforms", "similarity", "penalties", "optimisation", "features"},
     {"registration", "refinement", "bidirectional", "start", "alignment", "pyramid", "pair", "stage", "guarded", "metamorphosis", "graphreg"},
     {"presets", "io", "report", "evaluation", "phantoms", "checks", "measure", "settings", "result", "judge", "pairs", "contrasts", "lesions", "memory", "amortised"},
