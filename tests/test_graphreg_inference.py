@@ -213,6 +213,35 @@ def test_a_message_is_the_least_over_all_labels(seed: int, shape: tuple[int, ...
     assert torch.equal(belief, kept)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(17, 13), (9, 1, 12), (7, 9, 5)])
+def test_a_compiled_message_equals_whole_shifts(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Of several edges at once, on one thread and three, with prices so low that every shift counts and so high that none does."""
+    belief, labels, before = random_costs(6, shape, 5).to(dtype), labels_of(shape), torch.get_num_threads()
+    lengths = torch.tensor([1e-3, 0.5, 3.0, 20.0, 1e3, 1e9])
+    for term in (Quadratic(0.02), Quadratic(0.02, truncation=0.3), Quadratic(0.02, window=2), Quadratic(0.0)):
+        expected = belief.clone()
+        for axis, (n, step) in enumerate(zip(shape, labels.steps(len(shape)), strict=True), start=1):
+            apart = torch.arange(n)[:, None] - torch.arange(n)
+            price = torch.where(apart.abs() <= (term.window or n), (term.weight / lengths).to(dtype)[:, None, None] * (apart * step) ** 2, torch.inf)
+            expected = (expected.movedim(axis, -1)[..., None, :] + price.reshape(6, *(1,) * (len(shape) - 1), n, n)).amin(-1).movedim(-1, axis)
+        if term.truncation is not None:
+            expected = torch.minimum(expected, belief.flatten(1).amin(1).reshape(-1, *(1,) * len(shape)) + term.truncation)
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found = term.message(belief, lengths, labels)
+            torch.set_num_threads(before)
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)  # prices are lengths in single precision
+
+
+def test_a_belief_that_is_not_a_number_says_nothing_else() -> None:
+    belief = random_costs(2, (5, 4), 1)
+    belief[1, 3, 2] = torch.nan
+    said = Quadratic(0.02).message(belief, torch.ones(2), labels_of((5, 4)))
+    assert bool(said[0].isfinite().all())
+    assert bool(said[1].isnan().all())
+
+
 def test_energy_is_the_sum_over_nodes_and_edges() -> None:
     for seed in range(5):
         graph, costs = shuffled(LOOPS["all"], seed), random_costs(5, (2, 2), seed)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from steps import image_of, noise
 from worlds import grids
 
@@ -47,6 +48,24 @@ def test_shrinking_is_growing_of_the_rest(mask: Image) -> None:
     distance = torch.cdist(points.reshape(-1, mask.grid.ndim), points[grown.data[0] == 0]).amin(1).reshape(mask.grid.shape)
     assert torch.equal(back.data[0] > 0, distance > 2.0)
     assert 0 < float(back.data.sum()) < float(grown.data.sum())
+
+
+@pytest.mark.parametrize("margin_mm", [-3.0, -1.0, 0.9, 3.0, 7.5, 100.0])
+def test_growing_and_shrinking_equal_a_distance_transform(grid: Grid, margin_mm: float) -> None:
+    """Margins shorter than a voxel and larger than the image among them, on one thread and three."""
+    values, before = noise(grid.shape, 8)[0].numpy(), torch.get_num_threads()
+    inside = gaussian_filter(values, 1.5) > np.quantile(gaussian_filter(values, 1.5), 0.6)
+    away = distance_transform_edt(~inside if margin_mm > 0 else inside, sampling=grid.spacing)
+    expected = away <= margin_mm if margin_mm > 0 else away > -margin_mm
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found = dilated(image_of(torch.from_numpy(inside), grid), margin_mm).data[0]
+        torch.set_num_threads(before)
+        assert np.array_equal(found.numpy() > 0, expected)
+
+
+def test_an_empty_mask_does_not_grow(grid: Grid) -> None:
+    assert not bool(dilated(image_of(torch.zeros(grid.shape), grid), 5.0).data.any())
 
 
 def test_nothing_to_grow_is_left_as_it_is(mask: Image, grid: Grid) -> None:
