@@ -55,4 +55,4 @@ def sub_label_argmin(marginals: Float[Tensor, "n *labels"], labels: Labels) -> F
 def entropy(probability: Float[Tensor, "n *labels"]) -> Float[Tensor, " n"]:
     """- sum p log p over the labels, over the log of their number: 0 where one label is certain, 1 where all are alike."""
     flat = probability.flatten(1)
-    return -torch.special.xlogy(flat, flat).sum(1) / torch.tensor(float(max(2, flat.shape[1]))).log()
+    return -(flat * flat.clamp(min=torch.finfo(flat.dtype).tiny).log()).sum(1) / torch.tensor(float(max(2, flat.shape[1]))).log()

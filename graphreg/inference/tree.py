@@ -70,8 +70,8 @@ class TreeMinSum:
         marginals, upward = self._collect(costs, tree, labels)
         for level in tree.levels[1:]:
             without = marginals[tree.parent[level]] - upward[level]
-            marginals[level] += self.pairwise.message(without, tree.length[level], labels)
-        return marginals - _least(marginals)
+            marginals.index_add_(0, level, self.pairwise.message(without, tree.length[level], labels))
+        return marginals.sub_(_least(marginals))
 
     def best(self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels) -> Int[Tensor, " n"]:
         """The labelling of least energy, as flat label numbers."""
@@ -92,8 +92,9 @@ class TreeMinSum:
         belief, upward = costs.clone(), torch.zeros_like(costs)
         for level in reversed(tree.levels[1:]):
             said = self.pairwise.message(belief[level], tree.length[level], labels)
-            upward[level] = said - _least(said)
-            belief.index_add_(0, tree.parent[level], upward[level])
+            said -= _least(said)
+            upward[level] = said
+            belief.index_add_(0, tree.parent[level], said)
         return belief, upward
 
 

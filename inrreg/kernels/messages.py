@@ -32,7 +32,7 @@ def messages(first: int, stop: int, beliefs: NDArray[np.floating], prices: NDArr
 
 
 @compiled
-def extremes(rows: NDArray[np.floating]) -> tuple[float, float]:
+def extremes(rows: NDArray[np.floating]) -> tuple[np.floating, np.floating]:
     """The least and the largest; infinity and its negative where one is NaN. Column by column first, which is done in whole vectors."""
     low, high, unknown = rows[0].copy(), rows[0].copy(), rows[0].copy()
     for row in rows:
