@@ -3,11 +3,7 @@
 import logging
 from dataclasses import dataclass, field, replace
 
-import torch
-
-from inrreg.distances import distance_within
-from inrreg.image import Image
-from inrreg.masks import as_weight
+from inrreg.masks import as_weight, signed_distance
 from inrreg.optimisation import Adam, Outcome
 from inrreg.pair import Pair
 from inrreg.registration import Registration, Scale
@@ -38,14 +34,7 @@ class MaskAlignment:
         if pair.fixed_mask is None or pair.moving_mask is None:
             log.info("%s: skipped, for it needs a fixed and a moving mask", self.name)
             return StageResult(self.name, initial or identity(pair.fixed.grid.ndim), Outcome.CONVERGED, 0.0, [], {"skipped": "a mask is missing"})
-        fixed, moving = (shape_image(as_weight(mask, mask.grid, mask.device), self.clip_mm) for mask in (pair.fixed_mask, pair.moving_mask))
+        fixed, moving = (signed_distance(as_weight(mask, mask.grid, mask.device), self.clip_mm) for mask in (pair.fixed_mask, pair.moving_mask))
         shapes = Pair(fixed, moving)
         result = replace(self.registration, name=self.name).run(shapes, initial, seed=seed, progress=progress)
         return replace(result, name=self.name)
-
-
-def shape_image(mask: Image, clip_mm: float) -> Image:
-    """Distance to the edge of the mask over ``clip_mm``, positive inside, cut off at -1 and 1; no farther than that is looked for."""
-    inside = mask.data[0].cpu().numpy() > 0.5
-    distance = distance_within(clip_mm, ~inside, mask.grid.spacing) - distance_within(clip_mm, inside, mask.grid.spacing)
-    return mask.with_data(torch.from_numpy(distance / clip_mm)[None].to(mask.device, torch.float32))

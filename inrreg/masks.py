@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool
 
+from inrreg.distances import distance_within
 from inrreg.errors import InputError
 from inrreg.image import Image, LabelImage
 from inrreg.sampling import on_grid
@@ -33,32 +33,21 @@ def dilated(mask: Image, margin_mm: float) -> Image:
     """``mask`` grown by ``margin_mm`` in every direction (shrunk where negative), voxel centre to voxel centre."""
     if margin_mm == 0 or bool((mask.data > 0.5).all()):
         return mask
-    inside = mask.data[0].cpu() > 0.5
-    grown = _within(inside, mask.grid, margin_mm) if margin_mm > 0 else 1 - _within(~inside, mask.grid, -margin_mm)
-    return mask.with_data(grown[None].to(mask.device))
+    inside = mask.data[0].cpu().numpy() > 0.5
+    grown = _reached(inside, mask.grid, margin_mm) if margin_mm > 0 else ~_reached(~inside, mask.grid, -margin_mm)
+    return mask.with_data(torch.from_numpy(grown)[None].to(mask.device, torch.float32))
 
 
-def _within(inside: Bool[Tensor, "*shape"], grid: Grid, distance_mm: float) -> Float[Tensor, "*shape"]:
-    """1 where some voxel that is ``inside`` lies no farther than ``distance_mm``, voxel centre to voxel centre."""
-    from inrreg.kernels import in_parallel
-    from inrreg.kernels.reach import squared_within_planes, within_distance
-
-    deep = (1,) * (3 - grid.ndim)  # a mask in 2-D is one layer
-    spacing = np.array([*deep, *grid.spacing])
-    reach = np.floor(distance_mm / spacing * (1 + 1e-9)).astype(int).tolist()
-    squared, near = torch.empty(*deep, *grid.shape, dtype=torch.float64).numpy(), torch.empty(grid.shape)
-    in_parallel(squared_within_planes, len(squared), inside.reshape(*deep, *grid.shape).contiguous().numpy(), spacing, reach[1], squared)
-    in_parallel(within_distance, len(squared), squared.reshape(len(squared), -1), spacing[0], reach[0], distance_mm, near.view(len(squared), -1).numpy())
-    return near
+def _reached(inside: Bool[np.ndarray, "*shape"], grid: Grid, distance_mm: float) -> Bool[np.ndarray, "*shape"]:
+    """Where some voxel that is ``inside`` lies no farther than ``distance_mm``, voxel centre to voxel centre."""
+    return distance_within(1.01 * distance_mm, inside, grid.spacing) <= distance_mm  # what lies beyond must be seen to
 
 
 def signed_distance(mask: Image, clip_mm: float) -> Image:
-    """Distance to the edge of the mask over ``clip_mm``, positive inside, cut off at -1 and 1: the shape of a mask as an image."""
-    from scipy.ndimage import distance_transform_edt
-
+    """Distance to the edge of the mask over ``clip_mm``, positive inside, cut off at -1 and 1, no farther than which is looked for: the shape of a mask as an image."""
     inside = mask.data[0].cpu().numpy() > 0.5
-    distance = distance_transform_edt(inside, sampling=mask.grid.spacing) - distance_transform_edt(~inside, sampling=mask.grid.spacing)
-    return mask.with_data(torch.from_numpy(np.clip(distance / clip_mm, -1, 1).astype(np.float32))[None].to(mask.device))
+    distance = distance_within(clip_mm, ~inside, mask.grid.spacing) - distance_within(clip_mm, inside, mask.grid.spacing)
+    return mask.with_data(torch.from_numpy(distance / clip_mm)[None].to(mask.device, torch.float32))
 
 
 def lung_mask(image: Image, air_below: float = -400.0) -> Image:

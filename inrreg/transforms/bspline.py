@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -42,11 +41,6 @@ class BSpline(Transform):
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
         gradient = spatial_gradient(self.coefficients, self.lattice, points, 3)
         return gradient.movedim(0, -2) + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
-
-    def with_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites d d"]]:
-        if points.device.type != "cpu" or points.dtype not in (torch.float32, torch.float64):
-            return super().with_jacobian(points)
-        return spline_at_points(self.coefficients.detach().to(points.dtype), self.lattice, points.detach())
 
     def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
         if not grid.aligned_with(self.lattice):
@@ -100,20 +94,6 @@ def computed_spline(coefficients: Float[Tensor, "d *lattice"], lattice: Grid) ->
 def render(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d"]:
     """The spline combination at every voxel of an aligned ``grid``; each component lies in one piece in memory."""
     return _rendering(grid, lattice, None, coefficients.dtype, coefficients.device)(coefficients).movedim(0, -1)
-
-
-def spline_at_points(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites d d"]]:
-    """u and I + Du at world points on a CPU, from one visit of the coefficients, without a graph."""
-    from inrreg.kernels import in_parallel
-    from inrreg.kernels import points as kernels
-
-    d = lattice.ndim
-    voxels, missing = lattice.to_voxel(points).reshape(-1, d), 3 - d  # a plane is a stack of one plane
-    along = torch.as_tensor(np.linalg.inv(lattice.matrix).copy(), dtype=points.dtype)
-    values, jacobian = torch.empty(len(voxels), d, dtype=points.dtype), torch.empty(len(voxels), d, d, dtype=points.dtype)
-    given = coefficients.reshape(d, *[1] * missing, *lattice.shape).contiguous(), F.pad(voxels, (missing, 0)), F.pad(along, (0, 0, missing, 0))
-    in_parallel(kernels.spline_at_points, len(voxels), *(each.numpy() for each in given), values.numpy(), jacobian.numpy())
-    return values.reshape(points.shape), jacobian.reshape(*points.shape, d)
 
 
 def render_jacobian(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d d"]:
