@@ -8,13 +8,19 @@ How to write one: inner loops run from 0 over slices taken before (``row = image
 """
 
 import inspect
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 from numba import njit
+from numba.core.dispatcher import Dispatcher
+
+log = logging.getLogger(__name__)
 
 REORDERED = {"contract", "reassoc", "nsz", "arcp"}
 """What the compiler may assume of arithmetic, so that sums can be vectors: not that numbers are finite."""
@@ -25,8 +31,17 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return njit(nogil=True, cache=True, error_model="numpy", fastmath=REORDERED)(inspect.unwrap(function))
 
 
+@cache
+def _tell(module_cache: str) -> None:
+    """Say, before the first loop is compiled, why the first run on a machine takes longer."""
+    if not any(Path(module_cache).glob("*.nbi")):
+        log.info("loops are compiled for this processor: up to a minute, once")
+
+
 def in_parallel(kernel: Callable[..., Any], n: int, *arguments: Any) -> None:
     """``kernel(first, stop, *arguments)`` for parts of 0 ... n, one for each of torch's threads; a sum over rows is to be left to the caller, so that it does not depend on their number."""
+    if isinstance(kernel, Dispatcher):
+        _tell(kernel.stats.cache_path)
     threads = max(1, min(torch.get_num_threads(), n))
     bounds = [n * part // threads for part in range(threads + 1)]
     if threads == 1:
