@@ -14,7 +14,7 @@ from graphreg.keypoints import Detector, Foerstner
 from graphreg.labels import Labels
 from inrreg.features import Feature
 from inrreg.image import Image
-from inrreg.masks import as_weight, bounding_box
+from inrreg.masks import as_weight, bounding_box, without
 from inrreg.pair import Pair
 from inrreg.sampling import linear, pyramid_level
 from inrreg.similarity import MindSSC
@@ -75,6 +75,7 @@ class Search:
 
     A patch of 2 ``patch_radius`` + 1 sites an axis, a label's step apart, is compared at each keypoint. ``temperature``, in units of the cost, turns marginals
     into probabilities. Where ``symmetric``, the search is run back from the points it found as well, and the marginals of both ways are averaged.
+    No keypoint lies in the lesion of the fixed image, and what was found in that of the moving one is not trusted.
     """
 
     labels: Labels
@@ -105,7 +106,7 @@ class Search:
             marginals = (marginals + back) / 2
         displacements = sub_label_argmin(marginals, self.labels) @ turn
         uncertainty = entropy(probabilities(marginals, self.temperature))
-        confidence = (1 - uncertainty) / (1 + (disagreement / float(np.mean(self.labels.step_mm))) ** 2)
+        confidence = (1 - uncertainty) / (1 + (disagreement / float(np.mean(self.labels.step_mm))) ** 2) * present(pair.moving_lesion, keypoints + displacements, initial)
         chosen = costs.flatten(1).gather(1, marginals.flatten(1).argmin(1, keepdim=True))
         return Matches(keypoints, displacements, confidence, uncertainty, disagreement, float(chosen.mean()))
 
@@ -131,7 +132,7 @@ class Search:
             points = grid.points(device=pair.fixed.device)
             mapped = points if initial is None else points + initial.displacement_on(grid)
             fixed, moving = (_at(pyramid_level(image, self.spacing_mm), where, grid) for image, where in ((pair.fixed, points), (pair.moving, mapped)))
-            inside = (linear(mask, points, outside=0.0) > 0.5).to(torch.float32)
+            inside = (linear(mask if pair.fixed_lesion is None else without(mask, pair.fixed_lesion), points, outside=0.0) > 0.5).to(torch.float32)
         return Frame(fixed, moving, Image(inside, grid, mask.name))
 
     def _agreed(self, costs: Float[Tensor, "n *labels"], image: Image, points: Float[Tensor, "n d"]) -> Float[Tensor, "n *labels"]:
@@ -141,6 +142,14 @@ class Search:
         """Marginals of the search from the moving image to the fixed one, turned round: label d here is -d there."""
         costs = cost_volume(found.moving, found.fixed, points, self.labels, self.patch_radius, memory_mb)
         return self._agreed(costs, found.frame.moving, points).flip(list(range(1, costs.ndim)))
+
+
+@torch.no_grad()
+def present(lesion: Image | None, points: Float[Tensor, "n d"], initial: Transform | None) -> Float[Tensor, " n"]:
+    """0 where ``initial`` maps fixed ``points`` into a ``lesion`` of the moving image (1 means "has no counterpart"), for what was found there is no match; 1 elsewhere."""
+    if lesion is None:
+        return torch.ones(len(points), device=points.device)
+    return 1 - linear(lesion, points if initial is None else initial(points), outside=0.0)[0].clamp(0, 1)
 
 
 def _at(image: Image, points: Float[Tensor, "*shape d"], grid: Grid) -> Image:

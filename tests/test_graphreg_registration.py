@@ -280,6 +280,29 @@ def test_correspondences_are_the_matches_of_the_last_search(turned: tuple[Pair, 
 # --- the same again -------------------------------------------------------------------------------------------------------
 
 
+def ball(grid: Grid, centre: Tensor, radius_mm: float) -> Image:
+    return Image(((grid.points(torch.float64) - centre).norm(dim=-1) < radius_mm).float()[None], grid, "lesion")
+
+
+def test_no_keypoint_lies_in_a_lesion_of_the_fixed_image(pair: Pair, plain: StageResult) -> None:
+    lesion = ball(pair.fixed.grid, torch.tensor(pair.fixed.grid.center), 18.0)
+    for result, some in ((plain, True), (STAGE.run(replace(pair, fixed_lesion=lesion)), False)):
+        assert result.correspondences is not None
+        inside = linear(lesion, result.correspondences.fixed.coords, outside=0.0)[0] > 0.5
+        assert bool(inside.any()) == some
+
+
+def test_what_is_found_in_a_lesion_of_the_moving_image_is_not_trusted(pair: Pair, plain: StageResult) -> None:
+    assert plain.correspondences is not None
+    lesion = ball(pair.moving.grid, TEXTURE.truth(torch.tensor(pair.fixed.grid.center)[None])[0], 24.0)
+    found = STAGE.run(replace(pair, moving_lesion=lesion)).correspondences
+    assert found is not None
+    inside = linear(lesion, found.moving.coords, outside=0.0)[0] > 0.999
+    assert int(inside.sum()) > 5
+    assert bool((found.confidence[inside] < 0.001).all())
+    assert float(found.confidence[~inside].mean()) > 0.5 * float(plain.correspondences.confidence.mean())
+
+
 def test_the_same_seed_gives_the_same_bits(pair: Pair) -> None:
     for detector, random in ((RandomKeypoints(120), True), (Foerstner(200, 9.0, 3.0, 3.0), False)):
         stage = GraphRegistration((replace(COARSE, detector=detector),), lattice_mm=16.0)
