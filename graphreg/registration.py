@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from graphreg.densify import Densifier, ThinPlate, robust
+from graphreg.inference import Quadratic, TreeMinSum
 from graphreg.keypoints import Filled, Foerstner
 from graphreg.labels import Labels
 from graphreg.search import Matches, Search
@@ -29,9 +30,10 @@ from inrreg.transforms.composite import fused
 log = logging.getLogger(__name__)
 
 
-def shrinking_searches() -> tuple[Search, ...]:
-    """32 mm in steps of 4, then 12 in steps of 2, at what stands out and between."""
-    return Search(Labels(32.0, 4.0), Filled(Foerstner(2000, 6.0), 2000)), Search(Labels(12.0, 2.0), Filled(Foerstner(2500, 4.0), 2500))
+def shrinking_searches(range_mm: float = 40.0) -> tuple[Search, ...]:
+    """``range_mm`` in steps of 4, then 12 in steps of 2, at what stands out and between; neighbours are held together the more the more labels there are to go astray among."""
+    first = Search(Labels(range_mm, 4.0), Filled(Foerstner(2000, 6.0), 2000), inference=TreeMinSum(Quadratic(0.004)))
+    return first, Search(Labels(12.0, 2.0), Filled(Foerstner(2500, 4.0), 2500), inference=TreeMinSum(Quadratic(0.001)))
 
 
 @dataclass(frozen=True)

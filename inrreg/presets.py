@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from graphreg.registration import GraphRegistration
+from graphreg.registration import GraphRegistration, shrinking_searches
 from inrreg.alignment import MaskAlignment
 from inrreg.bidirectional import Bidirectional
 from inrreg.errors import InputError
@@ -59,8 +59,8 @@ def lung() -> Preset:
 
 def liver() -> Preset:
     """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays; large motion, found by discrete search, that slides along its wall."""
-    continuous = replace(_sliding(), similarities=(LNCC(9.0, flatness=0.05),), scales=(Scale(4, 50, 8.0), Scale(2, 60, 8.0)))
-    stages = (Start(), MaskAlignment(), GraphRegistration(), Bidirectional(Refinement(continuous)))
+    continuous = replace(_sliding(), similarities=(LNCC(9.0, flatness=0.05),), scales=(Scale(4, 30, 8.0), Scale(2, 30, 8.0)))
+    stages = (Start(), MaskAlignment(), GraphRegistration(shrinking_searches(24.0)), Bidirectional(Refinement(continuous)))
     return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), stages)
 
 
