@@ -218,8 +218,8 @@ class TestExitCodes:
         assert "Traceback (most recent call last)" in err
 
     def test_of_an_interrupt_by_the_keyboard(self, files: Path, tmp_path: Path) -> None:
-        """The real thing: the signal arrives wherever the run is, here in the middle of the default preset."""
-        command = [sys.executable, "-m", "inrreg.cli", "register", "fixed.nii.gz", "moving.nii.gz", "-o", str(tmp_path / "r")]
+        """The real thing: the signal arrives wherever the run is, here in the middle of a preset that takes its time."""
+        command = [sys.executable, "-m", "inrreg.cli", "register", "fixed.nii.gz", "moving.nii.gz", "-o", str(tmp_path / "r"), "--preset", "neural"]
         process = subprocess.Popen(command, cwd=files, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         assert process.stderr is not None
         first = process.stderr.readline()  # a level is done, the next has begun
