@@ -49,7 +49,7 @@ def lung() -> Preset:
         similarities=(LNCC(9.0, flatness=0.15),),
         penalties=(Bending(6.0), Folding(1.0)),
         optimiser=Adam(0.5),
-        scales=(Scale(8, 30, 8.0), Scale(4, 40, 8.0), Scale(1.4, 30, 5.0)),
+        scales=(Scale(8, 30, 8.0), Scale(4, 40, 8.0), Scale(1.4, 25, 5.0)),
         penalty_sampler=WholeGrid(4.0),
         mask_margin_mm=4.0,
     )
@@ -59,8 +59,8 @@ def lung() -> Preset:
 
 def liver() -> Preset:
     """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays; large motion, found by discrete search, that slides along its wall."""
-    continuous = replace(_sliding(), similarities=(LNCC(9.0, flatness=0.05),), scales=(Scale(4, 30, 8.0), Scale(2, 30, 8.0)))
-    stages = (Start(), MaskAlignment(), GraphRegistration(shrinking_searches(24.0)), Bidirectional(Refinement(continuous)))
+    continuous = replace(_sliding(), similarities=(LNCC(9.0, flatness=0.05),), scales=(Scale(4, 20, 8.0), Scale(2, 20, 8.0)))
+    stages = (Start(), MaskAlignment(), GraphRegistration(shrinking_searches(24.0, (1500, 2000))), Bidirectional(Refinement(continuous)))
     return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), stages)
 
 
