@@ -4,7 +4,8 @@ A kernel does the rows ``first`` to ``stop`` of its work, so that threads can sh
 time. Importing this room imports numba, which takes a moment: other rooms import a kernel inside the function that calls it. On a GPU torch's own operations serve, and tests hold
 both to the same values.
 
-How to write one: inner loops run from 0 over slices taken before (``row = image[i, j, a:b]``), for only then does the compiler see that no index is negative and use whole vectors.
+How to write one: inner loops run from 0 over slices taken before (``row = image[i, j, a:b]``), or over unsigned indices where rows are so short that a slice costs as much as the row: only then does
+the compiler see that no index is negative and use whole vectors.
 """
 
 import inspect
