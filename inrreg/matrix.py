@@ -34,5 +34,5 @@ def solved(matrix: Float[Tensor, "n d d"], right: Float[Tensor, "n d"]) -> Float
     found = torch.stack(replaced, -1) / volume[:, None]
     flat = ~(volume.abs() > SINGULAR * matrix.norm(dim=-2).prod(-1))
     if bool(flat.any()):
-        found[flat] = torch.linalg.lstsq(matrix[flat], right[flat][..., None]).solution[..., 0]
+        found[flat] = (torch.linalg.pinv(matrix[flat], rtol=SINGULAR) @ right[flat][..., None])[..., 0]
     return found
