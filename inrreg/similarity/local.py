@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inrreg.interpolation import row_parts
+from inrreg.interpolation import row_parts, volumes
 from inrreg.separable import box_sum
 
 Array = NDArray[np.floating]
@@ -66,7 +66,7 @@ class InImages:
         self._weight: Tensor | None = None
 
     def correlation(self, warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], floors: Float[Tensor, "2 c"]) -> tuple[Float[Tensor, ""], Float[Tensor, "b c *lattice"]]:
-        if self._weight is not weight and (self._weight is None or not torch.equal(weight, self._weight)):
+        if stale(self._weight, weight):
             self._measure(weight)
         of_fixed, of_warped = floors.reshape(2, 1, -1, *[1] * (warped.ndim - 2))
         inverse, weighted = self._inverse, weight * warped
@@ -93,8 +93,8 @@ class InLoops:
     """Window after window, of a few planes at a time, only where something counts: for a CPU."""
 
     def __init__(self, values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], radii: Sequence[int]) -> None:
-        self._values, self._radii = volumes(values), np.array(radii if len(radii) == 3 else (radii[0], 0, radii[1]))
-        self._needed = [needed(of_member != 0, self._radii) for of_member in volumes(weight)[:, 0]]
+        self._values, self._radii = members(values), np.array(radii if len(radii) == 3 else (radii[0], 0, radii[1]))
+        self._needed = [needed(of_member != 0, self._radii) for of_member in members(weight)[:, 0]]
         self._inverse, self._mean, self._variance = (np.zeros_like(self._values) for _ in range(3))
         self._factors = np.zeros((3, *self._values.shape), self._values.dtype)
         self._weight: Tensor | None = None
@@ -103,10 +103,10 @@ class InLoops:
         from inrreg.kernels import in_parallel
         from inrreg.kernels.correlation import correlate, differentiate
 
-        if self._weight is not weight and (self._weight is None or not torch.equal(weight, self._weight)):
+        if stale(self._weight, weight):
             self._measure(weight)
-        values, weights, gradient = volumes(warped), volumes(weight), torch.zeros_like(warped, memory_format=torch.contiguous_format)
-        slopes, of_channels, total = volumes(gradient), np.ascontiguousarray(floors.to(warped.dtype).numpy().T), 0.0
+        values, weights, gradient = members(warped), members(weight), torch.zeros_like(warped, memory_format=torch.contiguous_format)
+        slopes, of_channels, total = members(gradient), np.ascontiguousarray(floors.to(warped.dtype).numpy().T), 0.0
         for b, c, needed_part in self._lattices():
             known, factors, sums = [moment[b, c] for moment in (self._inverse, self._mean, self._variance)], self._factors[:, b, c], np.zeros(values.shape[2])
             in_parallel(correlate, len(sums), values[b, c], self._values[b, c], weights[b, 0], *known, of_channels[c], self._radii, needed_part, factors, sums)
@@ -118,7 +118,7 @@ class InLoops:
         from inrreg.kernels import in_parallel
         from inrreg.kernels.correlation import moments
 
-        self._weight, weights = weight, volumes(weight)
+        self._weight, weights = weight, members(weight)
         for b, c, needed_part in self._lattices():
             known = [moment[b, c] for moment in (self._inverse, self._mean, self._variance)]
             in_parallel(moments, len(known[0]), self._values[b, c], weights[b, 0], self._radii, needed_part, *known)
@@ -137,17 +137,22 @@ def channel_sums(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b
     from inrreg.kernels import in_parallel
     from inrreg.kernels.correlation import weighted_sums
 
-    images, weights = volumes(values), volumes(weight)
+    images, weights = members(values), members(weight)
     sums = np.zeros((*images.shape[:3], 3))
     for b, c in np.ndindex(images.shape[:2]):
         in_parallel(weighted_sums, images.shape[2], images[b, c], weights[b, 0], sums[b, c])
     return torch.from_numpy(sums.sum((0, 2))).to(values.device)
 
 
-def volumes(values: Float[Tensor, "b c *lattice"]) -> Float[np.ndarray, "b c i j k"]:
-    """As the loops want them: in one piece, a row of one sample put into a lattice of two axes."""
-    solid = values.detach().contiguous().numpy()
-    return solid if values.ndim == 5 else solid[:, :, :, None]
+def stale(seen: Tensor | None, weight: Tensor) -> bool:
+    """Whether the moments that were measured under the weight ``seen`` do not hold for ``weight``."""
+    return seen is not weight and (seen is None or not torch.equal(seen, weight))
+
+
+def members(values: Float[Tensor, "b c *lattice"]) -> Float[np.ndarray, "b c i j k"]:
+    """``volumes`` of every member and channel of a batch."""
+    each = volumes(values.flatten(0, 1))
+    return each.reshape(*values.shape[:2], *each.shape[1:])
 
 
 def needed(counted: Bool[np.ndarray, "i j k"], radii: NDArray[np.integer]) -> Int[np.ndarray, "3 i j 2"]:
