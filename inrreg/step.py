@@ -85,7 +85,7 @@ class Step:
         """Values of the moving image where the sites are mapped to; those at sites without weight mean nothing."""
         if feature not in self._warped:
             data = self.level.feature("moving", feature).data
-            self._warped[feature] = self._interpolated(data) if self._placement is None else interpolated(data, self.displacement[0], self._placement)[None]
+            self._warped[feature] = self._interpolated(data) if self._placement is None else interpolated(data, self.displacement.squeeze(0), self._placement)[None]
         return self._warped[feature]
 
     @cached_property
