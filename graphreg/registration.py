@@ -23,6 +23,7 @@ from inrreg.optimisation import Outcome
 from inrreg.pair import Correspondences, Pair
 from inrreg.space import Grid
 from inrreg.stage import Progress, Record, StageResult, Stopwatch, composed
+from inrreg.threads import loops_first
 from inrreg.transforms import BSpline, Composite, Transform
 from inrreg.transforms.bspline import interpolating_spline
 from inrreg.transforms.composite import fused
@@ -51,6 +52,7 @@ class GraphRegistration:
     memory_mb: float = 2048.0
     name: str = "graph"
 
+    @loops_first()
     def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
         """Find the residual u of ``initial``: the result's transform is x -> initial(x + u(x)), its correspondences are the keypoints of the last search.
 

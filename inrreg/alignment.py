@@ -9,6 +9,7 @@ from inrreg.pair import Pair
 from inrreg.registration import Registration, Scale
 from inrreg.similarity import MSE
 from inrreg.stage import Progress, StageResult
+from inrreg.threads import loops_first
 from inrreg.transforms import LinearModel, Transform, identity
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class MaskAlignment:
     clip_mm: float = 40.0
     name: str = "masks"
 
+    @loops_first()
     def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
         """The transform that carries the fixed mask onto the moving one, from ``initial``."""
         if pair.fixed_mask is None or pair.moving_mask is None:

@@ -14,7 +14,8 @@ from inrreg.pair import Pair
 from inrreg.refinement import Refinement, parted
 from inrreg.sampling import linear
 from inrreg.space import Grid
-from inrreg.stage import ENDING, Progress, StageResult, Stopwatch, composed
+from inrreg.stage import ENDING, Progress, Record, StageResult, Stopwatch, composed
+from inrreg.threads import aside
 from inrreg.transforms import BSpline, NumericInverse, Transform
 from inrreg.transforms.bspline import interpolating_spline
 
@@ -23,8 +24,8 @@ from inrreg.transforms.bspline import interpolating_spline
 class Bidirectional:
     """Runs ``stage`` from fixed to moving and from moving to fixed, and gives x -> (T(x) + S^-1(x)) / 2, T what the first found and S what the second.
 
-    Either fit errs in its own way, so their mean errs less, and how far they lie apart says how far to trust it. The mean is a spline with knots ``lattice_mm`` apart; where
-    S cannot be inverted it is T (after Christensen and Johnson, IEEE TMI 2001, who ask for agreement by a penalty).
+    Both are fitted at once where there are two threads. Either fit errs in its own way, so their mean errs less, and how far they lie apart says how far to trust it. The mean is a
+    spline with knots ``lattice_mm`` apart; where S cannot be inverted it is T (after Christensen and Johnson, IEEE TMI 2001, who ask for agreement by a penalty).
     """
 
     stage: Refinement
@@ -41,17 +42,31 @@ class Bidirectional:
             InputError: ``initial`` does not begin with a ``BSpline``.
         """
         watch = Stopwatch()
-        there = self.stage.run(pair, initial, seed=seed, progress=progress)
-        if there.outcome in ENDING:
-            return there
-        assert initial is not None  # or the stage had refused it
-        try:
-            return self._with_the_way_back(there, pair, initial, seed, progress, watch)
-        except KeyboardInterrupt:
-            return replace(there, outcome=Outcome.INTERRUPTED, seconds=watch.seconds)
+        if initial is None:
+            return self.stage.run(pair, initial, seed=seed, progress=progress)  # which refuses it
 
-    def _with_the_way_back(self, there: StageResult, pair: Pair, initial: Transform, seed: int, progress: Progress | None, watch: Stopwatch) -> StageResult:
-        back = self.stage.run(pair.swapped(), inverse_start(initial.to(pair.fixed.device), pair.moving.grid, self.lattice_mm), seed=seed, progress=progress)
+        def way_back(said: Progress | None) -> StageResult:
+            start = inverse_start(initial.to(pair.fixed.device), pair.moving.grid, self.lattice_mm)
+            return self.stage.run(pair.swapped(), start, seed=seed, progress=said)
+
+        heard = list[Record]()
+
+        def hear(record: Record) -> None:
+            heard.append(record)
+            if progress is not None:
+                progress(record)
+
+        with aside(way_back) as found_back:
+            there = self.stage.run(pair, initial, seed=seed, progress=progress)
+            if there.outcome in ENDING:
+                return there
+            try:
+                back = found_back(hear)
+                return self._half_way(there, back, pair, watch)
+            except KeyboardInterrupt:
+                return replace(there, outcome=Outcome.INTERRUPTED, seconds=watch.seconds, history=[*there.history, *heard])
+
+    def _half_way(self, there: StageResult, back: StageResult, pair: Pair, watch: Stopwatch) -> StageResult:
         history = [*there.history, *back.history]
         if back.outcome in ENDING:
             return replace(there, outcome=back.outcome, seconds=watch.seconds, history=history)

@@ -2,9 +2,9 @@
 
 import copy
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from inrreg.presets import preset as named_preset
 from inrreg.result import MARK, Result
 from inrreg.settings import described, input_entry, versions
 from inrreg.stage import ENDING, Progress, Stage, StageResult, Stopwatch
+from inrreg.threads import at_most
 from inrreg.transforms import Transform
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ def run(job: Job, progress: Progress | None = None) -> Result:
         RegistrationError: out of memory.
     """
     try:
-        with _warnings_noted() as notes, _threads(job.threads):
+        with _warnings_noted() as notes, at_most(job.threads):
             return _run(job, progress, notes)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise RegistrationError(
@@ -328,27 +329,19 @@ def _points(given: Any, name: str) -> Points:
     return replace(points, name=name if points.name == "points" else points.name)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """``count`` CPU threads for torch inside the block, as many as before behind it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class _Notes(logging.Handler):
-    """Keeps the warnings said by this thread: they stand in metrics.json and in the report too."""
+    """Keeps the warnings said by one run, in whichever thread: they stand in metrics.json and in the report too."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.thread, self.sentences = threading.get_ident(), list[str]()
+        self.sentences = list[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self.thread:
+        if _noting.get() is self:
             self.sentences.append(record.getMessage())
+
+
+_noting: ContextVar[_Notes | None] = ContextVar("who keeps warnings", default=None)
 
 
 @contextmanager
@@ -357,8 +350,10 @@ def _warnings_noted() -> Iterator[list[str]]:
     notes, loggers = _Notes(), [logging.getLogger(package) for package in ("inrreg", "graphreg")]
     for logger in loggers:
         logger.addHandler(notes)
+    token = _noting.set(notes)
     try:
         yield notes.sentences
     finally:
+        _noting.reset(token)
         for logger in loggers:
             logger.removeHandler(notes)

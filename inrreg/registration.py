@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from inrreg.sites import Sampler, WholeGrid
 from inrreg.space import Grid
 from inrreg.stage import Progress, Record, StageResult, Stopwatch, composed
 from inrreg.step import Level, Samples, Step, Term
+from inrreg.threads import loops_first
 from inrreg.transforms import Transform
 from inrreg.transforms.composite import fused
 
@@ -75,14 +77,15 @@ class Registration:
         start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
         history: list[Record] = []
         outcomes = list[Outcome]()
-        for scale in self.scales:
-            if scale.control_spacing_mm is not None:
-                transform.refine(scale.control_spacing_mm)
-            level = self.level(pair, scale.spacing_mm)
-            log.info("%s: level %.3g mm, %s voxels", self.name, scale.spacing_mm, " x ".join(map(str, level.fixed.grid.shape)))
-            outcomes.append(self._descend(scale, level, pair, transform, start, generator, history, progress))
-            if outcomes[-1] in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
-                break
+        with nullcontext() if transform.layered else loops_first():
+            for scale in self.scales:
+                if scale.control_spacing_mm is not None:
+                    transform.refine(scale.control_spacing_mm)
+                level = self.level(pair, scale.spacing_mm)
+                log.info("%s: level %.3g mm, %s voxels", self.name, scale.spacing_mm, " x ".join(map(str, level.fixed.grid.shape)))
+                outcomes.append(self._descend(scale, level, pair, transform, start, generator, history, progress))
+                if outcomes[-1] in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
+                    break
         outcome = overall(outcomes)
         transform.requires_grad_(False)
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)

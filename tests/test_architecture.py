@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("inrreg", "graphreg")
 
 FLOORS = [
-    {"errors", "space"},
+    {"errors", "space", "threads"},
     {"banded", "distances", "image", "interpolation", "kernels", "masks", "matrix", "separable", "sampling", "windows", "fields", "checkpoint", "training"},
     {"warp", "sites", "step", "transforms", "similarity", "penalties", "optimisation", "features"},
     {"registration", "refinement", "bidirectional", "start", "alignment", "pyramid", "pair", "stage", "guarded", "metamorphosis", "graphreg"},

@@ -27,6 +27,7 @@ from inrreg.registration import Registration, Scale
 from inrreg.similarity import MSE
 from inrreg.space import Grid
 from inrreg.stage import Record, StageResult
+from inrreg.threads import at_most
 from inrreg.transforms import Affine, BSpline, Composite, FreeForm, Transform, Translation
 from inrreg.transforms.bspline import interpolating_spline
 
@@ -190,7 +191,25 @@ def test_the_way_back_is_the_swapped_pair_from_the_inverse_of_the_start(pair: Pa
         assert float((inverse(found.transform(points)) - points).norm(dim=-1).max()) < 0.5
 
 
-def test_an_interrupt_on_the_way_back_leaves_the_way_there(pair: Pair, found: StageResult) -> None:
+def test_both_ways_at_once_are_the_same(pair: Pair, found: StageResult) -> None:
+    """Bit for bit, and heard in their order."""
+    results, heard = [], list[list[float]]()
+    for count in (1, 2):
+        records = list[Record]()
+        with at_most(count):
+            results.append(Bidirectional(Refinement(QUICK), lattice_mm=12.0).run(pair, found.transform, progress=records.append))
+        heard.append([record.cost for record in records])
+    assert torch.equal(results[0].transform.displacement_on(pair.fixed.grid), results[1].transform.displacement_on(pair.fixed.grid))
+    assert heard[0] == heard[1] == [record.cost for record in results[1].history]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_interrupt_on_the_way_back_leaves_the_way_there(pair: Pair, found: StageResult, count: int) -> None:
+    with at_most(count):
+        interrupted_on_the_way_back(pair, found)
+
+
+def interrupted_on_the_way_back(pair: Pair, found: StageResult) -> None:
     alone = Refinement(QUICK).run(pair, found.transform)
     result = Bidirectional(Refinement(QUICK)).run(pair, found.transform, progress=interrupting(len(alone.history) + 2))
     assert result.outcome is Outcome.INTERRUPTED
@@ -202,8 +221,10 @@ def test_an_interrupt_on_the_way_back_leaves_the_way_there(pair: Pair, found: St
     assert [stage.outcome for stage in stages] == [Outcome.CONVERGED, Outcome.INTERRUPTED]
 
 
-def test_an_interrupt_on_the_way_there_is_the_end(pair: Pair, found: StageResult) -> None:
-    result = Bidirectional(Refinement(QUICK)).run(pair, found.transform, progress=interrupting(2))
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_interrupt_on_the_way_there_is_the_end(pair: Pair, found: StageResult, count: int) -> None:
+    with at_most(count):
+        result = Bidirectional(Refinement(QUICK)).run(pair, found.transform, progress=interrupting(2))
     assert result.outcome is Outcome.INTERRUPTED
     assert len(result.history) == 2
 

@@ -10,6 +10,7 @@ the compiler see that no index is negative and use whole vectors.
 
 import inspect
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -17,9 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 from numba import njit
 from numba.core.dispatcher import Dispatcher
+
+from inrreg.threads import for_loops
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +41,23 @@ def _tell(module_cache: str) -> None:
         log.info("loops are compiled for this processor: up to a minute, once")
 
 
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads that do parts of loops for any that asks; a part never asks for another."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, "loops")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads do not live on in a forked process
+
+
 def in_parallel(kernel: Callable[..., Any], n: int, *arguments: Any) -> None:
-    """``kernel(first, stop, *arguments)`` for parts of 0 ... n, one for each of torch's threads; a sum over rows is to be left to the caller, so that it does not depend on their number."""
+    """``kernel(first, stop, *arguments)`` for parts of 0 ... n, one for each thread that loops may use; a sum over rows is to be left to the caller, so that it does not depend on their number."""
     if isinstance(kernel, Dispatcher):
         _tell(kernel.stats.cache_path)
-    threads = max(1, min(torch.get_num_threads(), n))
-    bounds = [n * part // threads for part in range(threads + 1)]
-    if threads == 1:
-        kernel(0, n, *arguments)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        parts = [pool.submit(kernel, first, stop, *arguments) for first, stop in pairwise(bounds)]
-        for part in parts:
-            part.result()
+    threads = max(1, min(for_loops(), n))
+    own, *others = pairwise(n * part // threads for part in range(threads + 1))
+    parts = [_helpers().submit(kernel, first, stop, *arguments) for first, stop in others]
+    kernel(*own, *arguments)
+    for part in parts:
+        part.result()

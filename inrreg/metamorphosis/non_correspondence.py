@@ -9,6 +9,7 @@ the joint energies of deformation and change (Noblet and others, Frontiers in Ne
 import logging
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from inrreg.registration import Registration, Scale
 from inrreg.sampling import on_grid
 from inrreg.space import Grid
 from inrreg.stage import ENDING, Progress, Record, StageResult, Stopwatch, composed
+from inrreg.threads import aside, loops_first
 from inrreg.transforms import Linear, NumericInverse, Transform
 from inrreg.transforms.bspline import interpolating_spline
 from inrreg.transforms.composite import fused
@@ -111,6 +113,7 @@ class NonCorrespondence:
     appearance_window_mm: float = 40.0
     name: str = "non-correspondence"
 
+    @loops_first()
     def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
         """Fit the residual of ``initial``, m and r.
 
@@ -118,11 +121,10 @@ class NonCorrespondence:
             InputError: a ready transform in place of a model, which would serve one way only, or a survey that looks closer than the fit.
         """
         self._check()
-        watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
+        watch = Stopwatch()
         start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
-        history = list[Record]()
-        there = Way(self, pair, start, generator, history)
-        back = Way(self, pair.swapped(), None if start is None else _way_back(start, pair.moving.grid), generator, history)
+        there = Way(self, pair, start, seed)
+        back = Way(self, pair.swapped(), None if start is None else _way_back(start, pair.moving.grid), seed)
         try:
             self._fit(there, back, seed, progress)
             interrupted = False
@@ -132,12 +134,12 @@ class NonCorrespondence:
         if outcome in ENDING or overall(back.outcomes) in ENDING:
             there.fall_back()
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
-        result = StageResult(self.name, there.total, outcome, watch.seconds, history)
+        result = StageResult(self.name, there.total, outcome, watch.seconds, [*there.history, *back.history])
         here, elsewhere = there.found, back.found
         if here is None or elsewhere is None:
             return result
         fixed, moving = pair.fixed.grid, pair.moving.grid
-        change = Change(on_grid(here.mask, fixed), on_grid(self.repainted(here, generator), fixed), on_grid(elsewhere.mask, moving))
+        change = Change(on_grid(here.mask, fixed), on_grid(self.repainted(here, there.generator), fixed), on_grid(elsewhere.mask, moving))
         notes = {"no_counterpart_fixed": _amount("fixed", here), "no_counterpart_moving": _amount("moving", elsewhere), "outcome_back": overall(back.outcomes).name.lower()}
         return replace(result, seconds=watch.seconds, notes=notes, change=change)
 
@@ -161,15 +163,17 @@ class NonCorrespondence:
                 return
 
     def _round(self, scale: Scale, there: "Way", back: "Way", seed: int, progress: Progress | None) -> bool:
-        """One scale: u both ways with m held, then m both ways with u held; whether the run has ended with it."""
-        for way in (there, back):
-            outcome = way.move(scale, seed, progress)
-            if outcome is Outcome.INTERRUPTED:
-                raise KeyboardInterrupt
-            if outcome in ENDING:
-                return True
-        there.look(back.total, scale.spacing_mm)
-        back.look(there.total, scale.spacing_mm)
+        """One scale: u both ways with m held, then m both ways with u held, both ways at once; whether the run has ended with it."""
+        with aside(partial(back.move, scale, seed)) as moved_back:
+            for move in (partial(there.move, scale, seed), moved_back):
+                outcome = move(progress)
+                if outcome is Outcome.INTERRUPTED:
+                    raise KeyboardInterrupt
+                if outcome in ENDING:
+                    return True
+        with aside(lambda said: back.look(there.total, scale.spacing_mm)) as looked_back:
+            there.look(back.total, scale.spacing_mm)
+            looked_back(None)
         return False
 
     def repainted(self, found: Found, generator: torch.Generator) -> Image:
@@ -188,12 +192,12 @@ class NonCorrespondence:
 class Way:
     """One direction of the fit: the pair as it sees it, its map, its mask."""
 
-    def __init__(self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, generator: torch.Generator, history: list[Record]) -> None:
-        self.stage, self.pair, self.initial, self.generator, self.history = stage, pair, initial, generator, history
+    def __init__(self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, seed: int) -> None:
+        self.stage, self.pair, self.initial, self.generator = stage, pair, initial, torch.Generator().manual_seed(seed)
         self.found: Found | None = None
         self.spacing_mm = self.moving_at_mm = math.inf
         self.surveyed: Transform | None = None
-        self.outcomes: list[Outcome] = []
+        self.outcomes, self.history = list[Outcome](), list[Record]()
         self.transform = self._built()
 
     @property

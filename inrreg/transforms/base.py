@@ -22,6 +22,8 @@ class Transform(nn.Module, ABC):
     """
 
     ndim: int
+    layered: bool = False
+    """Whether to evaluate it is mostly to multiply large matrices, which torch's own threads do better than compiled loops."""
 
     @abstractmethod
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:

@@ -23,6 +23,8 @@ class Neural(Transform):
     its Jacobian in one pass, any other module by forward-mode differentiation.
     """
 
+    layered = True
+
     def __init__(self, network: nn.Module, cube: Cube, scale_mm: float = 1.0, name: str = "", options: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.network, self.cube, self.scale_mm, self.name, self.options = network, cube, scale_mm, name, options or {}
@@ -73,7 +75,7 @@ class Render(Transform):
 
     def __init__(self, inner: Transform, lattice: Grid) -> None:
         super().__init__()
-        self.inner, self.lattice, self.ndim = inner, lattice, inner.ndim
+        self.inner, self.lattice, self.ndim, self.layered = inner, lattice, inner.ndim, inner.layered
 
     @classmethod
     def over(cls, inner: Transform, grid: Grid, spacing_mm: float) -> Self:

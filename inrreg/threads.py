@@ -1,0 +1,93 @@
+"""How the threads of the CPU are shared out: between compiled loops and torch's own operations, and between two pieces of work that need nothing of each other.
+
+torch's threads wait for their next operation by spinning, for some milliseconds, on the very cores that compiled loops then ask for. So where loops do most of the work,
+torch's own operations are given one thread, and the loops all of them.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from queue import SimpleQueue
+from threading import Event
+from typing import Any, TypeVar
+
+import torch
+
+Said = TypeVar("Said")
+Value = TypeVar("Value")
+Work = Callable[[Callable[[Said], None] | None], Value]
+"""What may be given a way to say how far it is, and returns a value."""
+
+_of_loops: ContextVar[int | None] = ContextVar("threads of compiled loops", default=None)
+_END = object()
+
+
+def for_loops() -> int:
+    """How many threads a compiled loop may use here: as many as torch, unless ``loops_first`` has said otherwise."""
+    return _of_loops.get() or torch.get_num_threads()
+
+
+@contextmanager
+def at_most(count: int) -> Iterator[None]:
+    """``count`` threads inside the block, for torch's own operations and for compiled loops."""
+    with _numbers(count, None):
+        yield
+
+
+@contextmanager
+def loops_first(count: int | None = None) -> Iterator[None]:
+    """Inside the block compiled loops have ``count`` threads (as many as before it unless given), and torch's own operations one."""
+    with _numbers(1, count or for_loops()):
+        yield
+
+
+@contextmanager
+def _numbers(of_torch: int, of_loops: int | None) -> Iterator[None]:
+    before, token = torch.get_num_threads(), _of_loops.set(of_loops)
+    torch.set_num_threads(of_torch)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _of_loops.reset(token)
+
+
+@contextmanager
+def aside(work: Work[Said, Value]) -> Iterator[Work[Said, Value]]:
+    """Does ``work`` beside the block, in a thread of its own with half of the threads, and gives what waits for its value; with one thread, ``work`` itself, which is then done when it is called.
+
+    Either is called with what is to hear how far the work is, if anything, in the thread that calls. To leave the block before ends the work: a KeyboardInterrupt is raised in it when
+    it next says something.
+    """
+    threads = for_loops()
+    if threads == 1:
+        yield work
+        return
+    said, stopped = SimpleQueue[Any](), Event()
+
+    def say(what: Said) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        said.put(what)
+
+    def done() -> Value:
+        try:
+            with loops_first(threads // 2):
+                return work(say)
+        finally:
+            said.put(_END)
+
+    with loops_first(threads - threads // 2), ThreadPoolExecutor(1, "aside") as pool:
+        running = pool.submit(copy_context().run, done)
+
+        def value(hear: Callable[[Said], None] | None) -> Value:
+            for what in iter(said.get, _END):
+                if hear is not None:
+                    hear(what)
+            return running.result()
+
+        try:
+            yield value
+        finally:
+            stopped.set()

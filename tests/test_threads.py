@@ -1,0 +1,116 @@
+"""How threads are shared out, and two pieces of work at once."""
+
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+
+import pytest
+import torch
+
+from inrreg.threads import aside, at_most, for_loops, loops_first
+
+Say = Callable[[str], None] | None
+
+
+def test_loops_have_torchs_number_unless_they_come_first() -> None:
+    before = torch.get_num_threads()
+    with at_most(3):
+        assert (torch.get_num_threads(), for_loops()) == (3, 3)
+        with loops_first():
+            assert (torch.get_num_threads(), for_loops()) == (1, 3)
+            with loops_first(2):
+                assert (torch.get_num_threads(), for_loops()) == (1, 2)
+            with at_most(4):
+                assert (torch.get_num_threads(), for_loops()) == (4, 4)
+        assert (torch.get_num_threads(), for_loops()) == (3, 3)
+    assert torch.get_num_threads() == before
+
+
+def test_a_function_may_put_loops_first() -> None:
+    """With the number of whoever calls it, not of whoever wrote it."""
+
+    @loops_first()
+    def numbers() -> tuple[int, int]:
+        return torch.get_num_threads(), for_loops()
+
+    for count in (2, 5):
+        with at_most(count):
+            assert numbers() == (1, count)
+
+
+@pytest.mark.parametrize(("count", "here", "there"), [(1, 1, 1), (2, 1, 1), (3, 2, 1), (4, 2, 2)])
+def test_threads_are_halved_between_both_and_given_back(count: int, here: int, there: int) -> None:
+    def work(say: Say) -> tuple[int, int]:
+        return torch.get_num_threads(), for_loops()
+
+    with at_most(count):
+        with aside(work) as result:
+            assert (torch.get_num_threads(), for_loops()) == (1, here)
+            assert result(print) == (1, there)
+        assert (torch.get_num_threads(), for_loops()) == (count, count)
+
+
+def test_both_are_done_at_once_and_heard_by_the_caller() -> None:
+    """Neither could go on without the other here."""
+    first, second = threading.Event(), threading.Event()
+
+    def work(say: Say) -> str:
+        say("one")
+        second.set()
+        assert first.wait(10)
+        say("two")
+        return threading.current_thread().name
+
+    heard = list[tuple[str, str]]()
+    with at_most(2), aside(work) as result:
+        assert second.wait(10)
+        first.set()
+        name = result(lambda what: heard.append((what, threading.current_thread().name)))
+    assert name != threading.current_thread().name
+    assert heard == [("one", threading.current_thread().name), ("two", threading.current_thread().name)]
+
+
+def test_with_one_thread_the_work_is_done_when_asked_for() -> None:
+    order = list[str]()
+
+    def work(say: Say) -> None:
+        say("work")
+
+    with at_most(1), aside(work) as result:
+        order.append("block")
+        result(order.append)
+    assert order == ["block", "work"]
+
+
+def test_to_leave_the_block_ends_the_work() -> None:
+    begun, ended = threading.Event(), list[str]()
+
+    def work(say: Say) -> None:
+        begun.set()
+        try:
+            while True:
+                say("on")
+        except KeyboardInterrupt:
+            ended.append("interrupted")
+
+    with at_most(2), aside(work):
+        assert begun.wait(10)
+    assert ended == ["interrupted"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_fails_aside_is_told_with_the_value(count: int) -> None:
+    def work(say: Say) -> None:
+        raise ValueError("no such thing")
+
+    with at_most(count), aside(work) as result, pytest.raises(ValueError, match="no such thing"):
+        result(print)
+
+
+def test_the_work_knows_its_context() -> None:
+    """As whoever keeps the warnings of a run does."""
+    whose = ContextVar("whose", default="nobody's")
+    token = whose.set("mine")
+    with at_most(2), aside(lambda say: whose.get()) as result:
+        assert result(print) == "mine"
+    whose.reset(token)
