@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from inrreg.errors import InputError
@@ -63,6 +63,15 @@ class Labels:
         reach = np.array(self.radii(grid.ndim)) * self.steps(grid.ndim)
         if (reach > grid.extent).any():
             raise InputError(f"a search of {np.round(reach, 1).tolist()} mm is larger than the image ({np.round(grid.extent, 1).tolist()} mm); give a smaller range_mm")
+
+
+def along_axes(index: Int[Tensor, " n"], shape: Sequence[int]) -> list[Int[Tensor, " n"]]:
+    """The number along each axis of labels counted through ``shape``; torch's ``unravel_index`` loads a library for symbols first, which takes a third of a second."""
+    numbers: list[Tensor] = []
+    for n in reversed(shape):
+        numbers.insert(0, index % n)
+        index = index // n
+    return numbers
 
 
 def lattice(radii: Sequence[int], steps: Sequence[float]) -> Float[Tensor, "*lattice d"]:

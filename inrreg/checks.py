@@ -21,10 +21,10 @@ def check_intensities(image: Image) -> None:
     """
     if min(image.grid.shape) < 2:
         raise InputError(f"{image.name} has the shape {image.grid.shape}, and an axis of one voxel has no neighbours to compare; use a 2-D image for a single slice")
-    broken = int((~torch.isfinite(image.data)).sum())
-    if broken:
-        raise InputError(f"{image.name} holds {broken} voxels that are NaN or infinite, of {image.data.numel()}; replace them, for instance by the value of air with numpy.nan_to_num")
     lowest, highest = image.data.aminmax()
+    if not bool(torch.isfinite(lowest) & torch.isfinite(highest)):
+        broken = int((~torch.isfinite(image.data)).sum())
+        raise InputError(f"{image.name} holds {broken} voxels that are NaN or infinite, of {image.data.numel()}; replace them, for instance by the value of air with numpy.nan_to_num")
     if lowest == highest:
         raise InputError(f"{image.name} is {float(lowest):g} everywhere, so nothing in it can be aligned; check that it is the right file")
 

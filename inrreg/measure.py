@@ -21,7 +21,7 @@ from inrreg.space import Grid
 from inrreg.stage import Record, StageResult
 from inrreg.transforms import Transform, identity
 from inrreg.transforms.inverse import NumericInverse
-from inrreg.warp import warp
+from inrreg.warp import warped
 
 SCHEMA = 1
 INVERSE_POINTS = 2000
@@ -47,7 +47,9 @@ class Rendered:
 def rendered(pair: Pair, transform: Transform) -> Rendered:
     """Everything of a finished map that lies on the fixed grid, each computed once."""
     grid = pair.fixed.grid
-    return Rendered(transform.displacement_on(grid), jacobian_determinant(transform, grid), warp(pair.moving, transform, grid), warp(pair.moving, identity(grid.ndim), grid))
+    displacement = transform.displacement_on(grid)
+    by_headers = warped(pair.moving, torch.zeros_like(displacement), grid)
+    return Rendered(displacement, jacobian_determinant(transform, grid), warped(pair.moving, displacement, grid), by_headers)
 
 
 def measurements(pair: Pair, transform: Transform, on_grid: Rendered, landmarks: Landmarks | None) -> dict[str, Any]:

@@ -296,9 +296,9 @@ def _mask(source: Any, name: str, image: Image, preset: Preset) -> Image | None:
         return found
     mask = as_mask(source, name).to("cpu")
     check_mask(mask, image)
-    inside = image.data[mask.data > 0]
-    if inside.min() == inside.max():
-        raise InputError(f"{image.name} is {float(inside[0]):g} everywhere inside {mask.name}, so nothing there can be aligned; check that the mask belongs to the image")
+    lowest, highest = image.data.masked_select(mask.data > 0).aminmax()
+    if lowest == highest:
+        raise InputError(f"{image.name} is {float(lowest):g} everywhere inside {mask.name}, so nothing there can be aligned; check that the mask belongs to the image")
     return mask
 
 

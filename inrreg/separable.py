@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.linalg import solve_banded
 from torch import Tensor
 
 from inrreg.banded import Separable
@@ -82,10 +81,15 @@ def spline_coefficients(n: int) -> Matrix:
     """The ``[n, n]`` matrix from n samples to the cubic B-spline coefficients that interpolate them, mirrored at both ends."""
     if n == 1:
         return np.ones((1, 1))
-    bands = np.zeros((3, n))
-    bands[0, 1:], bands[1], bands[2, :-1] = 1 / 6, 2 / 3, 1 / 6
-    bands[0, 1] = bands[2, -2] = 1 / 3
-    return solve_banded((1, 1), bands, np.eye(n))
+    result, above = np.eye(n), np.zeros(n)
+    for i in range(n):  # elimination of the three bands 1/6, 2/3, 1/6, of which those at the mirrors count twice
+        before = 0.0 if i == 0 else 1 / 3 if i == n - 1 else 1 / 6
+        pivot = 2 / 3 - before * above[i - 1]
+        above[i] = (1 / 3 if i == 0 else 1 / 6) / pivot
+        result[i] = (result[i] - before * result[i - 1]) / pivot
+    for i in range(n - 2, -1, -1):
+        result[i] -= above[i] * result[i + 1]
+    return result
 
 
 def gaussian(n: int, sigma: float) -> Matrix:

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.errors import FrameError, InputError
 from inrreg.image import Image, LabelImage
+from inrreg.interpolation import Placement, interpolated, within
 from inrreg.sampling import inside, linear, nearest, spline_combination, spline_image
 from inrreg.space import Grid
 from inrreg.transforms.base import CHUNK, Transform
@@ -30,11 +32,34 @@ def warp(image: AnyImage, transform: Transform, grid: Grid, outside: float | Non
     """
     if not image.grid.ndim == transform.ndim == grid.ndim:
         raise FrameError(f"{image.name} is {image.grid.ndim}-D, the transform {transform.ndim}-D and the fixed grid {grid.ndim}-D; give all three the same dimension")
-    sample, fill = _sampler(image, method), _fill(image, outside)
-    points = grid.points(device=image.device).reshape(-1, grid.ndim)
-    displacement = transform.displacement_on(grid).reshape(-1, grid.ndim).to(image.device)
-    parts = [_filled(sample, image.grid, x + u, fill) for x, u in zip(points.split(CHUNK), displacement.split(CHUNK), strict=True)]
+    return warped(image, transform.displacement_on(grid), grid, outside, method)
+
+
+@torch.no_grad()
+def warped(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Grid, outside: float | None = None, method: Literal["linear", "cubic"] = "linear") -> AnyImage:
+    """What ``warp`` gives, by a map of which ``displacement`` is what ``displacement_on(grid)`` gave: mm, at every voxel of ``grid``.
+
+    Raises:
+        InputError: an unknown ``method``.
+    """
+    fill = _fill(image, outside)
+    if method == "linear" and image.device.type == "cpu" and not isinstance(image, LabelImage):
+        return image.with_data(_by_rows(image, displacement.cpu(), grid, fill), grid)
+    sample = _sampler(image, method)
+    points, u = grid.points(device=image.device).reshape(-1, grid.ndim), displacement.reshape(-1, grid.ndim).to(image.device)
+    parts = [_filled(sample, image.grid, x + part, fill) for x, part in zip(points.split(CHUNK), u.split(CHUNK), strict=True)]
     return image.with_data(torch.cat(parts, 1).reshape(-1, *grid.shape), grid)
+
+
+def _by_rows(image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, fill: Tensor) -> Float[Tensor, "c *shape"]:
+    """By the compiled loops that serve a step of a registration: no array of points is made."""
+    every = torch.ones(grid.shape, dtype=torch.bool)
+    placement = Placement.through(grid, image.grid, np.eye(grid.ndim), np.zeros(grid.ndim), every)
+    values = interpolated(image.data.to(displacement.dtype), displacement, placement)
+    outside = within(displacement, image.grid.shape, placement) == 0
+    for channel, value in zip(values, fill[:, 0], strict=True):
+        channel.masked_fill_(outside, value)
+    return values
 
 
 def _sampler(image: Image, method: str) -> Callable[[Tensor], Tensor]:

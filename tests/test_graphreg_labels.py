@@ -9,6 +9,7 @@ from worlds import oblique_grid
 
 from graphreg import Labels
 from graphreg.inference import entropy, probabilities, soft_argmin, sub_label_argmin
+from graphreg.labels import along_axes
 from inrreg.errors import InputError
 from inrreg.space import Grid
 
@@ -118,3 +119,10 @@ def test_entropy_goes_from_certain_to_none_the_wiser() -> None:
 def test_a_temperature_is_above_zero(temperature: float) -> None:
     with pytest.raises(InputError, match="temperature must be above 0"):
         probabilities(torch.ones(2, 3, 3), temperature)
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 3), (4, 5, 6)])
+def test_label_numbers_are_counted_as_torch_counts_them(shape: tuple[int, ...]) -> None:
+    index = torch.arange(int(np.prod(shape)))
+    for found, expected in zip(along_axes(index, shape), torch.unravel_index(index, shape), strict=True):
+        assert torch.equal(found, expected)

@@ -9,9 +9,9 @@ from evaluation_cases import affine_about, oblique, oblique_2d, oblique_3d, sitk
 import inrreg.warp
 from inrreg.errors import FrameError, InputError
 from inrreg.image import Image, LabelImage
-from inrreg.sampling import inside
+from inrreg.sampling import inside, linear
 from inrreg.transforms import BSpline, Translation
-from inrreg.warp import warp
+from inrreg.warp import warp, warped
 
 PAIRS = {
     "2d": (oblique((23, 19), (0.9, 1.3), (-30.0, 45.0), (5.0,)), oblique_2d()),
@@ -134,3 +134,19 @@ def test_refuses_what_does_not_fit():
         warp(image, Translation.by([0.0, 0.0]), oblique_2d())
     with pytest.raises(InputError, match="'lanczos'"):
         warp(image, Translation.by([0.0, 0.0, 0.0]), oblique_3d(), method="lanczos")
+
+
+@pytest.mark.parametrize("outside", [None, -1024.0])
+def test_loops_and_sampling_at_points_agree_where_a_map_folds_and_leads_nowhere_too(pair, outside):
+    moving, transform, grid = pair
+    image = moving.with_data(torch.cat([moving.data, -2 * moving.data]))
+    u = transform.displacement_on(grid) + 3 * torch.randn(*grid.shape, grid.ndim, generator=torch.Generator().manual_seed(7))
+    u[tuple(n // 2 for n in grid.shape)] = torch.nan
+    points = grid.points() + u
+    fill = image.data.flatten(1).amin(1) if outside is None else torch.full((2,), outside)
+    expected = torch.where(inside(moving.grid, points).bool(), linear(image, points), fill.reshape(-1, *[1] * grid.ndim))
+    voxels = moving.grid.to_voxel(points.double())
+    edge = torch.minimum((voxels + 0.5).abs(), (voxels - torch.tensor(moving.grid.shape) + 0.5).abs()).amin(-1) < 1e-4  # where rounding decides
+    found = warped(image, u, grid, outside).data
+    torch.testing.assert_close(found[:, ~edge], expected[:, ~edge], atol=2 * TOLERANCE, rtol=0)
+    assert found.isfinite().all()

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from graphreg.graph import Graph
-from graphreg.labels import Labels
+from graphreg.labels import Labels, along_axes
 from inrreg.errors import InputError
 
 
@@ -41,7 +41,7 @@ def soft_argmin(probability: Float[Tensor, "n *labels"], labels: Labels) -> Floa
 def sub_label_argmin(marginals: Float[Tensor, "n *labels"], labels: Labels) -> Float[Tensor, "n d"]:
     """The least marginal, refined by a parabola through it and its neighbours along each axis: displacement along the index axes, mm, at most half a step off the label."""
     shape = marginals.shape[1:]
-    index = list(torch.unravel_index(marginals.flatten(1).argmin(1), shape))
+    index = along_axes(marginals.flatten(1).argmin(1), shape)
     nodes, found = torch.arange(len(marginals), device=marginals.device), []
     for axis, (n, step) in enumerate(zip(shape, labels.steps(len(shape)), strict=True)):
         left, middle, right = (marginals[(nodes, *[(i + shift).clamp(0, n - 1) if a == axis else i for a, i in enumerate(index)])] for shift in (-1, 0, 1))

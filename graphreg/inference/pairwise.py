@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from graphreg.graph import Graph
-from graphreg.labels import Labels
+from graphreg.labels import Labels, along_axes
 from inrreg.errors import InputError
 
 
@@ -84,7 +84,7 @@ def _lower_envelope(belief: Float[Tensor, "m *labels"], coefficients: Tensor, ax
 
 def displacement_of(labelling: Int[Tensor, " n"], labels: Labels, shape: tuple[int, ...]) -> Float[Tensor, "n d"]:
     """Displacement along the index axes, mm, of flat label numbers."""
-    index = torch.stack(torch.unravel_index(labelling, shape), -1)
+    index = torch.stack(along_axes(labelling, shape), -1)
     centre = torch.tensor([n // 2 for n in shape], device=labelling.device)
     return (index - centre) * torch.tensor(labels.steps(len(shape)), device=labelling.device)
 

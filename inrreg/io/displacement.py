@@ -26,7 +26,7 @@ def write(vectors: Float[Tensor, "*shape d"], grid: Grid, path: Path) -> None:
     """
     if tuple(vectors.shape) != (*grid.shape, grid.ndim):
         raise FrameError(f"a displacement field on {grid} has shape {(*grid.shape, grid.ndim)}, got {tuple(vectors.shape)}")
-    array = flip(vectors.detach().cpu().double().numpy()).astype(np.float32)
+    array = flip(vectors.detach().cpu().float().numpy())
     nifti.save(array.reshape(*grid.shape, *[1] * (4 - grid.ndim), grid.ndim), grid, path, intent="vector")
 
 
