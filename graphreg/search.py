@@ -21,6 +21,9 @@ from inrreg.similarity import MindSSC
 from inrreg.space import Grid
 from inrreg.transforms import Transform
 
+_AT_ONCE = 128
+"""Keypoints whose probabilities are held at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -95,17 +98,22 @@ class Search:
             InputError: no keypoint, too few for the graph, a range larger than the image, or a cost volume beyond ``memory_mb``.
         """
         found = self.candidates(pair, initial, generator, memory_mb)
-        keypoints, costs = found.keypoints, found.costs
+        keypoints, costs, moving = found.keypoints, found.costs, found.frame.moving
         turn = torch.tensor(found.fixed.grid.direction.T, dtype=keypoints.dtype, device=keypoints.device)
         marginals = self._agreed(costs, found.frame.fixed, keypoints)
         there = sub_label_argmin(marginals, self.labels)
         disagreement = torch.zeros(len(keypoints), device=keypoints.device)
         if self.symmetric:
-            back = self._backward(found, keypoints + there @ turn, memory_mb)
+            points = keypoints + there @ turn
+            costs_back = cost_volume(found.moving, found.fixed, points, self.labels, self.patch_radius, memory_mb)
+            del found  # the features are as large as several volumes, and have served
+            back = _turned_round(self._agreed(costs_back, moving, points))
+            del costs_back
             disagreement = (sub_label_argmin(back, self.labels) - there).norm(dim=1)
-            marginals = (marginals + back) / 2
+            marginals = (marginals + back).div_(2)
+            del back
         displacements = sub_label_argmin(marginals, self.labels) @ turn
-        uncertainty = entropy(probabilities(marginals, self.temperature))
+        uncertainty = torch.cat([entropy(probabilities(part, self.temperature)) for part in marginals.split(_AT_ONCE)])
         confidence = (1 - uncertainty) / (1 + (disagreement / float(np.mean(self.labels.step_mm))) ** 2) * present(pair.moving_lesion, keypoints + displacements, initial)
         chosen = costs.flatten(1).gather(1, marginals.flatten(1).argmin(1, keepdim=True))
         return Matches(keypoints, displacements, confidence, uncertainty, disagreement, float(chosen.mean()))
@@ -138,10 +146,10 @@ class Search:
     def _agreed(self, costs: Float[Tensor, "n *labels"], image: Image, points: Float[Tensor, "n d"]) -> Float[Tensor, "n *labels"]:
         return self.inference(costs, self.graph(points, linear(image, points)[0]).to(costs.device), self.labels)
 
-    def _backward(self, found: Candidates, points: Float[Tensor, "n d"], memory_mb: float) -> Float[Tensor, "n *labels"]:
-        """Marginals of the search from the moving image to the fixed one, turned round: label d here is -d there."""
-        costs = cost_volume(found.moving, found.fixed, points, self.labels, self.patch_radius, memory_mb)
-        return self._agreed(costs, found.frame.moving, points).flip(list(range(1, costs.ndim)))
+
+def _turned_round(marginals: Float[Tensor, "n *labels"]) -> Float[Tensor, "n *labels"]:
+    """Those of the search from the moving image to the fixed one as if it had gone the other way: label d here is -d there."""
+    return marginals.flip(list(range(1, marginals.ndim)))
 
 
 @torch.no_grad()
