@@ -11,6 +11,7 @@ from inrreg.errors import FrameError, InputError
 from inrreg.evaluation import image_agreement
 from inrreg.evaluation.agreement import window_voxels
 from inrreg.image import Image
+from inrreg.kernels.agreement import local_correlations
 from inrreg.space import Grid
 
 both_dimensions = pytest.mark.parametrize("grid", GRIDS, ids=["2-D", "3-D"])
@@ -105,3 +106,14 @@ def test_refuses_what_it_cannot_compare():
     broken[0, 0, 0, 0] = torch.inf
     with pytest.raises(InputError, match="ct has 1 values that are not finite"):
         image_agreement(f, f.with_data(broken))
+
+
+def test_layers_done_apart_are_those_done_at_once():
+    random = np.random.default_rng(5)
+    f, w = random.normal(size=(2, 9, 7, 11))
+    inside, radii = random.random(f.shape) < 0.3, np.array([2, 1, 3])
+    whole, parts = np.empty((2, len(f), 2))
+    local_correlations(0, 9, f, w, inside, radii, 0.1, 0.1, whole)
+    for first, stop in ((0, 2), (2, 3), (3, 9)):
+        local_correlations(first, stop, f, w, inside, radii, 0.1, 0.1, parts)
+    np.testing.assert_allclose(parts, whole, rtol=1e-12)

@@ -13,6 +13,9 @@ from inrreg.space import Grid
 FLAT = 1e-6
 """A window is flat where its variance is below this share of the variance of the whole image."""
 
+SOME = 1 << 14
+"""Values among which a middle one is looked for."""
+
 
 @dataclass(frozen=True)
 class ImageAgreement:
@@ -56,25 +59,27 @@ def window_voxels(grid: Grid, window_mm: float) -> tuple[int, ...]:
 
 
 def _centred(image: Image) -> NDArray[np.float64]:
-    """Values in double precision about their median: local variances lose no digits to an offset, and those of a constant image are exactly zero."""
-    values = image.numpy().astype(np.float64)
+    """Values in double precision about one in their midst: local variances lose no digits to an offset, and those of a constant image are exactly zero."""
+    values = image.numpy()
     if not np.isfinite(values).all():
         raise InputError(f"{image.name} has {int((~np.isfinite(values)).sum())} values that are not finite; repair the image first")
-    return values - np.median(values)
+    some = values.reshape(-1)[:: -(-values.size // SOME)]
+    return values.astype(np.float64) - np.median(some).astype(np.float64)
 
 
 def _mean_local_correlation(f: NDArray[np.float64], w: NDArray[np.float64], inside: NDArray[np.bool_], size: tuple[int, ...]) -> float | None:
     """Windows are cut at the border of the image, not at that of the mask."""
-    from scipy.ndimage import uniform_filter
+    from inrreg.kernels import in_parallel
+    from inrreg.kernels.agreement import local_correlations
 
-    share = uniform_filter(np.ones_like(f), size, mode="constant")[inside]
-
-    def local_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return uniform_filter(values, size, mode="constant")[inside] / share
-
-    mean_f, mean_w = local_mean(f), local_mean(w)
-    variance_f, variance_w, covariance = local_mean(f * f) - mean_f**2, local_mean(w * w) - mean_w**2, local_mean(f * w) - mean_f * mean_w
-    counted = variance_f > FLAT * f.var()
-    both = counted & (variance_w > FLAT * w.var())
-    correlations = covariance[both] / np.sqrt(variance_f[both] * variance_w[both])
-    return float(correlations.sum() / counted.sum()) if counted.any() else None
+    radii, box = np.array(size) // 2, list[slice]()
+    for axis, radius in enumerate(radii):
+        occupied = np.flatnonzero(inside.any(tuple(a for a in range(inside.ndim) if a != axis)))
+        box.append(slice(max(0, occupied[0] - radius), occupied[-1] + 1 + radius))
+    solid = [np.ascontiguousarray(values[tuple(box)]) for values in (f, w, inside)]
+    if inside.ndim == 2:  # a plane is a stack of one
+        solid, radii = [values[None] for values in solid], np.insert(radii, 0, 0)
+    sums = np.empty((len(solid[0]), 2))
+    in_parallel(local_correlations, len(sums), *solid, radii, FLAT * f.var(), FLAT * w.var(), sums)
+    total, counted = sums.sum(0)
+    return float(total / counted) if counted else None
