@@ -1,6 +1,6 @@
 """The correlation of two images in a box around each voxel, by sums that run along: a plane enters and one leaves, then a row, then a voxel."""
 
-from numpy import empty, zeros
+import numpy as np
 from numpy.typing import NDArray
 
 from inrreg.kernels import compiled
@@ -14,7 +14,7 @@ def local_correlations(first: int, stop: int, f: NDArray, w: NDArray, inside: ND
     """
     layers, rows, n = f.shape
     above, aside, along = radii[0], radii[1], radii[2]
-    planes, sums, before = empty((5, rows, n)), empty((5, n)), empty((5, n + 1))
+    planes, sums, before = np.empty((5, rows, n)), np.empty((5, n)), np.empty((5, n + 1))
     before[:, 0] = 0
     planes[:] = 0
     for i in range(max(0, first - above), min(layers, first + above)):
@@ -72,7 +72,7 @@ def of_row(sums: NDArray, before: NDArray, inside: NDArray, along: int, size: in
         for k in range(n):
             total[k + 1] = total[k] + row[k]
     correlation, counted = 0.0, 0
-    mean = zeros(5)
+    mean = np.zeros(5)
     for k in range(n):
         if not inside[k]:
             continue

@@ -44,7 +44,7 @@ HEADROOM = 0.2
 SAME_WINDOW = 0.25
 """Two display windows whose ends differ by less than this part of their width become one: two scans of a kind."""
 
-SAMPLE = 1 << 20
+SAMPLE = 1 << 17
 """Voxels looked at for a percentile."""
 
 NODE_MM, NODES = 2.0, 100
@@ -197,7 +197,8 @@ def _windowed_slices(planes: Sequence[Plane], fixed: Image, moving_on_fixed: Ima
             raise FrameError(f"{image.name}: the figure needs all images on the fixed grid {fixed.grid}, this one lies on {image.grid}; resample it first")
     inside = region(mask, fixed.grid)
     values = [image.data[0].detach().cpu().numpy() for image in (fixed, moving_on_fixed, warped)]
-    windows = np.array([_window(values[i], inside, mask is None) for i in (0, 2, 2)])
+    of_fixed, of_warped = (_window(values[i], inside, mask is None) for i in (0, 2))
+    windows = np.array([of_fixed, of_warped, of_warped])
     if np.ptp(windows, axis=0).max() < SAME_WINDOW * np.diff(windows).min():
         windows[:] = windows[:, 0].min(), windows[:, 1].max()
     return [[((np.nan_to_num(plane.pixels(volume)) - low) / (high - low)).clip(0, 1) for plane in planes] for volume, (low, high) in zip(values, windows, strict=True)]
@@ -240,6 +241,7 @@ def _map(
 
 def _draw_lattice(ax: Axes, plane: Plane, u: NDArray[np.float64], inside: NDArray[np.bool_], spacing_mm: float) -> None:
     """Both families of lines of one plane, displaced by the in-plane part of ``u`` ``[rows, columns, d]``."""
+    ax.set_axis_on()
     ax.set(frame_on=True, facecolor=PLATE)
     ax.spines[:].set_visible(False)
     dx, dy = (float(plane.grid.spacing[a]) for a in plane.axes)

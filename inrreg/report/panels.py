@@ -90,6 +90,7 @@ def _slice_axes(figure: Figure, plane: Plane, box: tuple[float, float, float, fl
     shown = width * plane.size_mm[1] / plane.size_mm[0]
     w, h = figure.get_size_inches()
     ax = figure.add_axes((x / w, (y + height - shown) / h, width / w, shown / h), frameon=False, xticks=[], yticks=[])
+    ax.set_axis_off()
     ax.set(xlim=(0, plane.size_mm[0]), ylim=(plane.size_mm[1], 0))
     for place, letter in plane.letters.items():
         u, v, dx, dy = LETTER_PLACES[place]
