@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 EXIT = {"CONVERGED": 0, "ITERATION_LIMIT": 0, "DIVERGED": 4, "NON_FINITE": 4, "FOLDED": 5, "INTERRUPTED": 130}
 BAD_INPUT, FAILED, STOPPED = 2, 3, 130
+NEW_OBJECTS = 20_000
+"""After how many Python looks for garbage in a run of ``register``; its own number, 700, is met by every import."""
 DESCRIPTION = f"""inrreg {inrreg.__version__}: find the map from one image to another, for the pair at hand.
 
 Exit codes: 0 done, 2 bad input, 3 could not be computed or written, 4 diverged, 5 folded beyond the limit of the preset, 130 interrupted.
@@ -295,12 +297,13 @@ def _show_plan(job: Any) -> int:
 
 @contextmanager
 def _for_good() -> Iterator[None]:
-    """What is imported inside the block stays to the end: it is not searched for garbage, neither now nor later, which would take a tenth of a second each time."""
+    """What is imported inside the block stays to the end: it is not searched for garbage, neither now nor later, which would take a tenth of a second each time; the rest is searched more rarely."""
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
+        gc.set_threshold(NEW_OBJECTS)
         gc.enable()
 
 
@@ -325,7 +328,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     set_up_logging()
     try:
-        sys.exit(tyro.extras.subcommand_cli_from_dict(VERBS, prog="inrreg", description=DESCRIPTION, args=given, config=(DisallowNone, FlagCreatePairsOff)))
+        code = tyro.extras.subcommand_cli_from_dict(VERBS, prog="inrreg", description=DESCRIPTION, args=given, config=(DisallowNone, FlagCreatePairsOff))
+        gc.freeze()  # the process ends here: there is no use in a last search
+        sys.exit(code)
     except InputError as error:
         _fail(str(error), BAD_INPUT)
     except (OutputError, RegistrationError) as error:
