@@ -16,10 +16,10 @@ from inrreg.features import Feature
 from inrreg.image import Image
 from inrreg.masks import as_weight, bounding_box, without
 from inrreg.pair import Pair
-from inrreg.sampling import linear, pyramid_level
+from inrreg.sampling import linear, on_grid, pyramid_level
 from inrreg.similarity import MindSSC
-from inrreg.space import Grid
 from inrreg.transforms import Transform
+from inrreg.warp import displaced
 
 _AT_ONCE = 128
 """Keypoints whose probabilities are held at a time."""
@@ -137,10 +137,10 @@ class Search:
         lower, upper = (np.array(bound) for bound in bounding_box(mask))
         grid = pair.fixed.grid.cropped((lower - margin).tolist(), (upper + margin).tolist()).covering(self.spacing_mm)
         with torch.no_grad():
-            points = grid.points(device=pair.fixed.device)
-            mapped = points if initial is None else points + initial.displacement_on(grid)
-            fixed, moving = (_at(pyramid_level(image, self.spacing_mm), where, grid) for image, where in ((pair.fixed, points), (pair.moving, mapped)))
-            inside = (linear(mask if pair.fixed_lesion is None else without(mask, pair.fixed_lesion), points, outside=0.0) > 0.5).to(torch.float32)
+            still = torch.zeros(*grid.shape, grid.ndim, device=pair.fixed.device)
+            moved = still if initial is None else initial.displacement_on(grid)
+            fixed, moving = (displaced(pyramid_level(image, self.spacing_mm), by, grid) for image, by in ((pair.fixed, still), (pair.moving, moved)))
+            inside = (on_grid(mask if pair.fixed_lesion is None else without(mask, pair.fixed_lesion), grid).data > 0.5).to(torch.float32)
         return Frame(fixed, moving, Image(inside, grid, mask.name))
 
     def _agreed(self, costs: Float[Tensor, "n *labels"], image: Image, points: Float[Tensor, "n d"]) -> Float[Tensor, "n *labels"]:
@@ -158,7 +158,3 @@ def present(lesion: Image | None, points: Float[Tensor, "n d"], initial: Transfo
     if lesion is None:
         return torch.ones(len(points), device=points.device)
     return 1 - linear(lesion, points if initial is None else initial(points), outside=0.0)[0].clamp(0, 1)
-
-
-def _at(image: Image, points: Float[Tensor, "*shape d"], grid: Grid) -> Image:
-    return image.with_data(linear(image, points), grid)

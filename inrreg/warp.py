@@ -44,20 +44,30 @@ def warped(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Grid,
     """
     fill = _fill(image, outside)
     if method == "linear" and image.device.type == "cpu" and not isinstance(image, LabelImage):
-        return image.with_data(_by_rows(image, displacement.cpu(), grid, fill), grid)
+        return _filled_outside(displaced(image, displacement.cpu(), grid), image.grid, displacement.cpu(), fill)
     sample = _sampler(image, method)
     points, u = grid.points(device=image.device).reshape(-1, grid.ndim), displacement.reshape(-1, grid.ndim).to(image.device)
     parts = [_filled(sample, image.grid, x + part, fill) for x, part in zip(points.split(CHUNK), u.split(CHUNK), strict=True)]
     return image.with_data(torch.cat(parts, 1).reshape(-1, *grid.shape), grid)
 
 
-def _by_rows(image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, fill: Tensor) -> Float[Tensor, "c *shape"]:
-    """By the compiled loops that serve a step of a registration: no array of points is made."""
-    every = torch.ones(grid.shape, dtype=torch.bool)
-    placement = Placement.through(grid, image.grid, np.eye(grid.ndim), np.zeros(grid.ndim), every)
-    values = interpolated(image.data.to(displacement.dtype), displacement, placement)
-    outside = within(displacement, image.grid.shape, placement) == 0
-    for channel, value in zip(values, fill[:, 0], strict=True):
+@torch.no_grad()
+def displaced(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Grid) -> AnyImage:
+    """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by linear interpolation, its border held; on a CPU by the compiled loops that serve a step of a registration."""
+    if image.device.type != "cpu":
+        return image.with_data(linear(image, grid.points(device=image.device) + displacement), grid)
+    return image.with_data(interpolated(image.data.to(displacement.dtype), displacement, _unmoved(grid, image.grid)), grid)
+
+
+def _unmoved(grid: Grid, image: Grid) -> Placement:
+    """Where all voxels of ``grid`` lie in ``image`` before they are displaced."""
+    return Placement.through(grid, image, np.eye(grid.ndim), np.zeros(grid.ndim), torch.ones(grid.shape, dtype=torch.bool))
+
+
+def _filled_outside(values: AnyImage, grid: Grid, displacement: Float[Tensor, "*shape d"], fill: Tensor) -> AnyImage:
+    """``values`` with ``fill``, one a channel, where a voxel is moved out of ``grid``."""
+    outside = within(displacement, grid.shape, _unmoved(values.grid, grid)) == 0
+    for channel, value in zip(values.data, fill[:, 0], strict=True):
         channel.masked_fill_(outside, value)
     return values
 
