@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from statistics import median
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from inrreg.presets import preset
 from inrreg.registration import Registration, Scale
 from inrreg.space import Grid
 from inrreg.step import Samples, Step
+from inrreg.threads import at_most, for_loops, loops_first
 from inrreg.transforms import Affine, BSpline
 
 COPIED, MATRIX = 1 << 26, 1024
@@ -136,6 +137,27 @@ def machine(repeats: int) -> tuple[float, float]:
     return 8 * COPIED / taken["copy"], 2 * MATRIX**3 / taken["product"]
 
 
+@loops_first()
+def study(table: Table, shape: tuple[int, int, int], repeats: int, bandwidth: float, rate: float) -> list[dict[str, Any]]:
+    """Fill ``table`` with a row a part, and give the entries of the summary; threads are shared out as in a run."""
+    chosen, entries, threads = preset("lung"), list[dict[str, Any]](), for_loops()
+    stage = cast(Bidirectional, chosen.stages[-1]).stage.stage
+    phantom = lung_pair(shape, 2.0)
+    pair = Pair(phantom.fixed, phantom.moving, phantom.fixed_mask, phantom.moving_mask).prepared(chosen.intensity)
+    for scale in stage.scales:
+        laboratory = Laboratory(stage, scale, pair)
+        parts = laboratory.parts()
+        taken = seconds({name: part.work for name, part in parts.items()}, repeats)
+        for name, part in parts.items():
+            least = max(part.bytes / bandwidth, part.flops / rate)
+            row = {"scale_mm": scale.spacing_mm, "part": name, "voxels": prod(laboratory.images.sites.lattice), "threads": threads}
+            row |= {"ms": 1e3 * taken[name], "mbytes": part.bytes / 1e6, "mflops": part.flops / 1e6, "roofline_ms": 1e3 * least, "times_roofline": taken[name] / least}
+            table.add(row)
+            print("".join(f"{value:>14.4g}" if isinstance(value, float) else f"{value:>14}" for value in row.values()), flush=True)
+            entries.append({"measure": f"{name}, {scale.spacing_mm:g} mm", "value": 1e3 * taken[name], "unit": "ms", "target": None, "met": None})
+    return entries
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -143,26 +165,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--shape", type=int, nargs=3, default=(150, 120, 150), help="voxels of 2 mm of the generated chest")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    bandwidth, rate = machine(arguments.repeats)
-    print(f"memory {bandwidth / 1e9:.1f} GB/s, arithmetic {rate / 1e9:.0f} GFLOP/s, {arguments.threads} thread(s)")
-    chosen = preset("lung")
-    stage = cast(Bidirectional, chosen.stages[-1]).stage.stage
-    phantom = lung_pair(arguments.shape, 2.0)
-    pair = Pair(phantom.fixed, phantom.moving, phantom.fixed_mask, phantom.moving_mask).prepared(chosen.intensity)
-    table, entries = Table(arguments.output, ("scale_mm", "part"), resume=False), []
-    for scale in stage.scales:
-        laboratory = Laboratory(stage, scale, pair)
-        parts = laboratory.parts()
-        taken = seconds({name: part.work for name, part in parts.items()}, arguments.repeats)
-        for name, part in parts.items():
-            least = max(part.bytes / bandwidth, part.flops / rate)
-            row = {"scale_mm": scale.spacing_mm, "part": name, "voxels": prod(laboratory.images.sites.lattice), "threads": arguments.threads}
-            row |= {"ms": 1e3 * taken[name], "mbytes": part.bytes / 1e6, "mflops": part.flops / 1e6, "roofline_ms": 1e3 * least, "times_roofline": taken[name] / least}
-            table.add(row)
-            print("".join(f"{value:>14.4g}" if isinstance(value, float) else f"{value:>14}" for value in row.values()), flush=True)
-            entries.append({"measure": f"{name}, {scale.spacing_mm:g} mm", "value": 1e3 * taken[name], "unit": "ms", "target": None, "met": None})
-    write_summary(arguments.output, entries)
+    with at_most(arguments.threads):
+        bandwidth, rate = machine(arguments.repeats)
+        print(f"memory {bandwidth / 1e9:.1f} GB/s, arithmetic {rate / 1e9:.0f} GFLOP/s, {arguments.threads} thread(s)")
+        table = Table(arguments.output, ("scale_mm", "part"), resume=False)
+        write_summary(arguments.output, study(table, arguments.shape, arguments.repeats, bandwidth, rate))
 
 
 if __name__ == "__main__":
