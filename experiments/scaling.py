@@ -98,12 +98,18 @@ def chest(trial: Trial, folder: Path) -> Path:
 def study(folder: Path, plan: Plan, resume: bool, threads: int) -> Table:
     """The table, row by row."""
     table = Table(folder, ("series", "at", "seed", "arm"), resume)
-    for trial in trials(plan):
-        for name, chosen in trial.arms.items():
-            if not table.has(series=trial.series, at=trial.at, seed=trial.seed, arm=name):
-                for row in rows(trial.seed, chest(trial, folder / "pairs"), name, chosen, threads):
-                    table.tell({"series": trial.series, "at": trial.at, **row})
+    missing = [(trial, name) for trial in trials(plan) for name in trial.arms if not table.has(series=trial.series, at=trial.at, seed=trial.seed, arm=name)]
+    for trial, name in missing[:1]:
+        measured(trial, name, folder, threads)  # not kept: the first run on a machine compiles loops, which would stand in its time
+    for trial, name in missing:
+        for row in measured(trial, name, folder, threads):
+            table.tell({"series": trial.series, "at": trial.at, **row})
     return table
+
+
+def measured(trial: Trial, name: str, folder: Path, threads: int) -> list[dict[str, Any]]:
+    """The rows of one arm of a trial."""
+    return list(rows(trial.seed, chest(trial, folder / "pairs"), name, trial.arms[name], threads))
 
 
 def curves(table: Table, series: str) -> dict[str, list[int]]:
