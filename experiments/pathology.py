@@ -5,7 +5,8 @@
 Resections, tumours and healthy brains of ``pathology_seeds``, 2 mm, brain masks given, each from the same affine start; then the two patients of ``brain_tumour_progression``, without a mask.
 Arms: *learned* is the preset, *oracle* the same with the true masks, *plain* its registration with no mask, *huber* that with a robust difference in place of the local correlation; the
 detectors look at what *plain* finds there and back. Landmarks 3 to 10 mm from the lesion are its *rim*, those 20 mm away and more are *far*. Oedema, which has a counterpart but looks
-different, takes no part in the scores of a mask. ``learned, swapped`` has the lesion in the moving image, for the first two seeds of a kind; ``--quick`` takes no others and leaves that out.
+different, takes no part in the scores of a mask. The same arms, and the shooting methods, then run on slices with a lesion, the kinds ``resection 2-D`` and ``tumour 2-D`` (see ``pathology_2d``).
+``learned, swapped`` has the lesion in the moving image, for the first two seeds of a 3-D kind; ``--quick`` takes no others and leaves that out.
 The pictures of the real cases are in ``report.html``.
 """
 
@@ -21,7 +22,8 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from experiments.cases import Case
-from experiments.pathology_seeds import DEVELOPMENT, TEST, phantom
+from experiments.pathology_2d import SHOOTING, TOLD, in_slices
+from experiments.pathology_seeds import DEVELOPMENT, KINDS, SLICES, TEST, phantom
 from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg import register
 from inrreg.evaluation import image_agreement, jacobian_determinant
@@ -74,16 +76,18 @@ class Still:
         return StageResult(self.name, self.transform or initial or identity(pair.fixed.grid.ndim), Outcome.CONVERGED, 0.0)
 
 
-def arms() -> dict[str, Any]:
-    """The last stage of each arm."""
-    plain: Registration = FIT.registration
+def arms(ndim: int) -> dict[str, Any]:
+    """The last stage of each arm, in ``ndim`` dimensions."""
+    fit = FIT if ndim == 3 else in_slices(FIT)
+    plain: Registration = fit.registration
     return {
-        "identity": Still(identity(3)),
+        "identity": Still(identity(ndim)),
         "affine": Still(),
         "plain": plain,
         "huber": replace(plain, similarities=(Huber(),)),
-        "oracle": replace(FIT, mask=Given(), survey=()),
-        "learned": FIT,
+        "oracle": replace(fit, mask=Given(), survey=()),
+        "learned": fit,
+        **({} if ndim == 3 else SHOOTING),
     }
 
 
@@ -151,23 +155,24 @@ def phantom_rows(kind: str, seed: int, names: Sequence[str]) -> Iterator[dict[st
     """One row an arm and a detector."""
     seen = phantom(kind, seed)
     pair = prepared(seen)
+    stages = arms(pair.fixed.grid.ndim)
     start = run_stages(PATHOLOGY.stages[:2], pair, None)[-1].transform
     for name in names:
         if name == "detectors":
-            yield from detector_rows(kind, seed, seen, pair, start)
+            yield from detector_rows(kind, seed, seen, pair, start, stages["plain"])
             continue
         turned = name.endswith("swapped")
         view, given = (seen.swapped(), pair.swapped()) if turned else (seen, pair)
         started = time.perf_counter()
-        result = arms()[name.removesuffix(", swapped")].run(known(given, view) if name == "oracle" else given, start.inverse() if turned else start)
+        result = stages[name.removesuffix(", swapped")].run(known(given, view) if name in ("oracle", *TOLD) else given, start.inverse() if turned else start)
         seconds = time.perf_counter() - started
         yield {"kind": kind, "seed": seed, "arm": name, **landmarks(result.transform, view), **geometry(result.transform, view), **changed(result, *truth_of(view)), "seconds": seconds}
 
 
-def detector_rows(kind: str, seed: int, seen: PathologyPair, pair: Pair, start: Transform) -> Iterator[dict[str, Any]]:
+def detector_rows(kind: str, seed: int, seen: PathologyPair, pair: Pair, start: Transform, plain: Registration) -> Iterator[dict[str, Any]]:
     """What the cheap detectors make of plain registration there and back."""
-    there, back = FIT.registration.run(pair, start).transform, FIT.registration.run(pair.swapped(), start.inverse()).transform
-    view = align(pair, there, back, 2.0)
+    there, back = plain.run(pair, start).transform, plain.run(pair.swapped(), start.inverse()).transform
+    view = align(pair, there, back, plain.scales[-1].spacing_mm)
     truth, brain, oedema = truth_of(seen)
     for name, detector in DETECTORS.items():
         started = time.perf_counter()
@@ -204,8 +209,8 @@ def claims(table: Table) -> list[dict[str, Any]]:
         values = [float(row[column]) for row in table.rows if row["arm"] == arm and row["kind"] in (kinds or ("resection", "tumour")) and row.get(column)]
         return sum(values) / len(values) if values else None
 
-    def ratio(column: str, one: str, other: str) -> float | None:
-        a, b = mean(column, one), mean(column, other)
+    def ratio(column: str, one: str, other: str, *kinds: str) -> float | None:
+        a, b = mean(column, one, *kinds), mean(column, other, *kinds)
         return None if a is None or b is None else a / b
 
     def largest(column: str, *kinds: str) -> float | None:
@@ -222,6 +227,7 @@ def claims(table: Table) -> list[dict[str, Any]]:
             ("found in healthy pairs, % of the brain, worst", largest("false_positive_percent", "healthy"), "<=", 1.0),
             ("change outside the lesion, % of its square, mean", mean("leak_percent", "learned"), "<=", 5.0),
             ("folded voxels outside the lesion, most", largest("folded_voxels", "resection", "tumour", "healthy"), "<=", 0.0),
+            *[(f"in slices: rim landmarks, over {arm}", ratio("rim_mm", "learned", arm, *SLICES), "<=", 1.0) for arm in SHOOTING],
             ("slowest run, s", largest("seconds", "resection", "tumour", "healthy"), "<=", 120.0),
             ("patients, least AUC", min((float(row["auc"]) for row in patients.values() if row.get("auc")), default=None), ">=", 0.70),
             ("patients, local correlation lost outside the lesions, most", max(losses, default=None), "<=", 0.01),
@@ -232,7 +238,7 @@ def claims(table: Table) -> list[dict[str, Any]]:
 def main() -> None:
     parser = study_parser(__doc__)
     parser.add_argument("--seeds", choices=sorted(SEEDS), default="test")
-    parser.add_argument("--kinds", nargs="+", choices=("resection", "tumour", "healthy", "patient"), default=("resection", "tumour", "healthy", "patient"))
+    parser.add_argument("--kinds", nargs="+", choices=(*KINDS, "patient"), default=(*TEST, "patient"))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -240,7 +246,7 @@ def main() -> None:
     table = Table(arguments.output, ("kind", "seed", "arm"), arguments.resume)
     for kind, seeds in SEEDS[arguments.seeds].items():
         for seed in seeds[: 2 if arguments.quick else None] if kind in arguments.kinds else ():
-            everything = [*arms(), "detectors", *(["learned, swapped"] if seed in seeds[:2] and not arguments.quick else [])]
+            everything = [*arms(2 if kind in SLICES else 3), "detectors", *(["learned, swapped"] if seed in seeds[:2] and kind not in SLICES and not arguments.quick else [])]
             missing = [name for name in everything if not table.has(kind=kind, seed=seed, arm=list(DETECTORS)[-1] if name == "detectors" else name)]
             for row in phantom_rows(kind, seed, missing) if missing else ():
                 table.tell(row)

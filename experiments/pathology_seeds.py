@@ -2,19 +2,24 @@
 
     python -m experiments.pathology_seeds [--write]
 
-Both brains of ``brain_oasis_pair``, the fixed one for even and the moving one for odd seeds, in voxels of 2 mm. Prints each pair's digest beside the one that was meant, and what makes it acceptable.
+Both brains of ``brain_oasis_pair``, the fixed one for even and the moving one for odd seeds, in voxels of 2 mm. The 2-D kinds are made by the same generators in one axial slice of them, in pixels
+of 1 mm: everything moves in the plane, so the truth is exact there; and both scans have one contrast, without shading, for the squared differences of shooting know nothing else.
+Prints each pair's digest beside the one that was meant, and what makes it acceptable.
 ``pathology_hashes.json`` beside this file was written before anything was tuned; ``--write`` writes it anew, for a generator that has changed on purpose.
 """
 
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
+from torch import Tensor
 
 from experiments.cases import Case
 from inrreg.evaluation import jacobian_determinant_of_field
@@ -24,13 +29,29 @@ from inrreg.phantoms.brain import FLUID, GREY, WHITE, Brain
 from inrreg.phantoms.ellipsoids import LARGEST_CM3, SMALLEST_CM3
 from inrreg.phantoms.lesions import Healthy, Pathology
 from inrreg.phantoms.pathology import PathologyPair, pathology_pair
-from inrreg.phantoms.resection import Resection
+from inrreg.phantoms.resection import Isointense, Resection
+from inrreg.phantoms.scanner import Scanner
 from inrreg.phantoms.tumour import Tumour
+from inrreg.space import Grid
 
-TEST: dict[str, tuple[int, ...]] = {"resection": tuple(range(3000, 3010)), "tumour": tuple(range(3100, 3110)), "healthy": tuple(range(3200, 3205))}
-DEVELOPMENT: dict[str, tuple[int, ...]] = {"resection": tuple(range(2000, 2004)), "tumour": tuple(range(2100, 2104)), "healthy": (2200, 2201)}
+TEST: dict[str, tuple[int, ...]] = {
+    "resection": tuple(range(3000, 3010)),
+    "tumour": tuple(range(3100, 3110)),
+    "healthy": tuple(range(3200, 3205)),
+    "resection 2-D": tuple(range(3300, 3310)),
+    "tumour 2-D": tuple(range(3400, 3410)),
+}
+DEVELOPMENT: dict[str, tuple[int, ...]] = {
+    "resection": tuple(range(2000, 2004)),
+    "tumour": tuple(range(2100, 2104)),
+    "healthy": (2200, 2201),
+    "resection 2-D": tuple(range(2300, 2304)),
+    "tumour 2-D": tuple(range(2400, 2404)),
+    "isointense": tuple(range(2500, 2504)),
+}
 """Settings are chosen on ``DEVELOPMENT``; ``TEST`` only says what they reach."""
-KINDS: dict[str, Pathology] = {"resection": Resection(), "tumour": Tumour(), "healthy": Healthy()}
+SLICES = ("resection 2-D", "tumour 2-D")
+"""The kinds of one slice."""
 LARGEST_RESIDUAL_MM = 0.5
 """Where a tumour has crushed the tissue beside it, a quarter of a voxel."""
 HASHES = Path(__file__).with_name("pathology_hashes.json")
@@ -65,9 +86,40 @@ def oasis_brain(name: str) -> Brain:
     return Brain(image, labels, LabelImage.from_array(tissue, image.grid, "tissue"), LabelImage.from_array(resectable, image.grid, "resectable"))
 
 
+@lru_cache(maxsize=2)
+def oasis_slice(name: str) -> Brain:
+    """The axial slice of ``oasis_brain`` that shows most of the ventricles."""
+    brain = oasis_brain(name)
+    vertical = int(np.abs(brain.image.grid.direction[2]).argmax())
+    ventricles = torch.isin(brain.labels.data[0], torch.tensor(_FLUID)).movedim(vertical, 0).flatten(1).sum(1)
+    return brain.section(vertical, int(ventricles.argmax()))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the pairs of a kind are made of: which brains, what happens in them, and how they are scanned."""
+
+    brain: Callable[[str], Brain]
+    pathology: Pathology
+    spacing: float = 2.0
+    scanner: Scanner = field(default_factory=Scanner)
+
+
+_ONE_CONTRAST = Scanner(shading=0.0, gamma=0.0)
+KINDS = {
+    "resection": Kind(oasis_brain, Resection()),
+    "tumour": Kind(oasis_brain, Tumour()),
+    "healthy": Kind(oasis_brain, Healthy()),
+    "isointense": Kind(oasis_brain, Resection(filling=Isointense())),
+    "resection 2-D": Kind(oasis_slice, Resection(), 1.0, _ONE_CONTRAST),
+    "tumour 2-D": Kind(oasis_slice, Tumour(), 1.0, _ONE_CONTRAST),
+}
+
+
 def phantom(kind: str, seed: int) -> PathologyPair:
     """The phantom of a seed."""
-    return pathology_pair(oasis_brain(("fixed", "moving")[seed % 2]), KINDS[kind], seed)
+    made = KINDS[kind]
+    return pathology_pair(made.brain(("fixed", "moving")[seed % 2]), made.pathology, seed, made.spacing, scanner=made.scanner)
 
 
 def digest(pair: PathologyPair) -> str:
@@ -87,9 +139,9 @@ def acceptance(pair: PathologyPair) -> dict[str, float]:
     motion = pair.truth.vectors.detach().norm(dim=-1)
     residual = pair.inverse_residual()
     return {
-        "lesion_cm3": float(absent.sum()) * float(np.prod(grid.spacing)) / 1000,
-        "moving_absent_cm3": float((pair.moving.absent.data > 0).sum()) * float(np.prod(pair.moving.image.grid.spacing)) / 1000,
-        "oedema_cm3": float((pair.oedema.data > 0).sum()) * float(np.prod(grid.spacing)) / 1000,
+        "lesion_cm3": _ball_cm3(absent, grid),
+        "moving_absent_cm3": _ball_cm3(pair.moving.absent.data > 0, pair.moving.image.grid),
+        "oedema_cm3": _ball_cm3(pair.oedema.data > 0, grid),
         "det_min": float(det.min()),
         "det_max": float(det.max()),
         "motion_mm": float(motion[head & ~absent].mean()),
@@ -97,6 +149,12 @@ def acceptance(pair: PathologyPair) -> dict[str, float]:
         "residual_mean_mm": float(residual.mean()),
         "residual_max_mm": float(residual.max()),
     }
+
+
+def _ball_cm3(region: Tensor, grid: Grid) -> float:
+    """Volume of ``region``, in 2-D that of the ball whose middle section has its area."""
+    size = float(region.sum()) * float(np.prod(grid.spacing))
+    return (size if grid.ndim == 3 else 4 / 3 * size**1.5 / np.pi**0.5) / 1000
 
 
 def acceptable(kind: str, found: dict[str, float]) -> bool:

@@ -6,8 +6,12 @@ import pytest
 import torch
 from steps import step_between
 
-from experiments.pathology import Huber, auc, claims, mask_scores
+from experiments import pathology, pathology_2d
+from experiments.pathology import Huber, arms, auc, claims, mask_scores
 from experiments.tables import Table
+from inrreg.metamorphosis import Resolution
+from inrreg.phantoms import Resection, pathology_pair, synthetic_brain
+from inrreg.phantoms.scanner import Scanner
 from inrreg.space import Grid
 
 
@@ -46,3 +50,20 @@ def test_claims_compare_with_the_oracle(tmp_path: Path) -> None:
     assert found["rim landmarks, over oracle"]["value"] == pytest.approx(1.1)
     assert found["rim landmarks, over oracle"]["met"]
     assert found["patients, least AUC"]["met"] is None
+
+
+def test_shooting_stands_beside_the_preset_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a synthetic slice: what is told the lesion or finds it is right at its rim, what has to squeeze is not."""
+    section = synthetic_brain(Grid.from_spacing((60, 72, 60), 2.0)).section(2, 32)
+    pair = pathology_pair(section, Resection(30.0), seed=1, spacing=2.0, scanner=Scanner(0.02, 0.0, 0.0), near=12, far=12)
+    monkeypatch.setattr(pathology, "phantom", lambda kind, seed: pair)
+    monkeypatch.setattr(pathology_2d, "LEVELS", (Resolution(4, 30),))
+    names = ["affine", "oracle", "learned", *pathology_2d.SHOOTING]
+    rows = {row["arm"]: row for row in pathology.phantom_rows("resection 2-D", 0, names)}
+    assert list(rows) == names
+    assert set(arms(2)) - set(arms(3)) == set(pathology_2d.SHOOTING)
+    rim = {name: row["rim_mm"] for name, row in rows.items()}
+    assert max(rim["learned"], rim["oracle"], rim["masked LDDMM"]) < 0.5 * min(rim["LDDMM"], rim["affine"])
+    assert rim["weighted metamorphosis"] < 0.8 * rim["LDDMM"]
+    assert rows["learned"]["dice"] > 0.7
+    assert all(row["folded_voxels"] == 0 for row in rows.values())

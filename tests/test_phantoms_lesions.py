@@ -234,7 +234,7 @@ def test_a_head_names_what_it_lacks(head: Brain) -> None:
     with pytest.raises(InputError, match="resectable"):
         Brain(head.image, head.labels, head.tissue, empty)
     other = LabelImage.from_array(torch.zeros(GRID.shape, dtype=torch.uint8), Grid.from_spacing(GRID.shape, 1.0))
-    with pytest.raises(FrameError, match="one 3-D grid"):
+    with pytest.raises(FrameError, match="one grid"):
         Brain(head.image, other, head.tissue, head.resectable)
 
 

@@ -214,7 +214,7 @@ def test_every_seed_has_its_digest(seeds: ModuleType) -> None:
     assert len(set(wanted)) == len(wanted)
     assert set(meant) == {str(seed) for seed in wanted}
     assert len(set(meant.values())) == len(meant)
-    assert {kind: len(group) for kind, group in seeds.TEST.items()} == {"resection": 10, "tumour": 10, "healthy": 5}
+    assert {kind: len(group) for kind, group in seeds.TEST.items()} == {"resection": 10, "tumour": 10, "healthy": 5, "resection 2-D": 10, "tumour 2-D": 10}
 
 
 def test_digests_tell_pairs_apart(seeds: ModuleType, pairs: dict[str, PathologyPair]) -> None:

@@ -5,13 +5,15 @@ from inrreg.phantoms.lesions import Healthy
 from inrreg.phantoms.lung import lung_pair
 from inrreg.phantoms.pair import PhantomPair, save_pair
 from inrreg.phantoms.pathology import PathologyPair, pathology_pair
-from inrreg.phantoms.resection import Resection
+from inrreg.phantoms.resection import Fluid, Isointense, Resection
 from inrreg.phantoms.shapes import blob_pair, cut_c_pair
 from inrreg.phantoms.tumour import Tumour
 
 __all__ = [
     "Brain",
+    "Fluid",
     "Healthy",
+    "Isointense",
     "PathologyPair",
     "PhantomPair",
     "Resection",

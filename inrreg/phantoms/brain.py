@@ -33,12 +33,12 @@ T2 = Contrast(core=1.9, rim=1.15, oedema=1.55, stream=2)
 
 @dataclass(frozen=True, eq=False)
 class Brain:
-    """One head on one grid: ``image`` is 0 outside the brain, ``labels`` its structures, ``tissue`` 0 outside the skull, else ``FLUID``, ``GREY`` or ``WHITE``.
+    """One head, or a slice of one in 2-D, on one grid: ``image`` is 0 outside the brain, ``labels`` its structures, ``tissue`` 0 outside the skull, else ``FLUID``, ``GREY`` or ``WHITE``.
 
     ``resectable`` numbers the regions within one of which a lesion lies (1 and 2 for two hemispheres), 0 elsewhere.
 
     Raises:
-        FrameError: the four do not lie on one 3-D grid.
+        FrameError: the four do not lie on one grid.
         InputError: a kind of tissue, or every resectable region, is missing.
     """
 
@@ -50,11 +50,22 @@ class Brain:
 
     def __post_init__(self) -> None:
         grid = self.image.grid
-        if grid.ndim != 3 or not all(grid.same_as(other.grid) for other in (self.labels, self.tissue, self.resectable)):
-            raise FrameError(f"a brain's image, labels, tissue and resectable regions lie on one 3-D grid, got {grid}, {self.labels.grid}, {self.tissue.grid} and {self.resectable.grid}")
+        if not all(grid.same_as(other.grid) for other in (self.labels, self.tissue, self.resectable)):
+            raise FrameError(f"a brain's image, labels, tissue and resectable regions lie on one grid, got {grid}, {self.labels.grid}, {self.tissue.grid} and {self.resectable.grid}")
         missing = [name for name, value in (("fluid", FLUID), ("grey", GREY), ("white", WHITE)) if not bool((self.tissue.data == value).any())]
         if missing or not bool((self.resectable.data > 0).any()):
             raise InputError(f"{self.image.name}: no voxel is {missing or 'resectable'}; every phantom needs fluid (1), grey (2) and white (3) tissue and a region for the lesion")
+
+    def section(self, axis: int, index: int) -> "Brain":
+        """The slice ``index`` along a voxel axis of a 3-D brain, as a brain in 2-D; its world axes are the voxel axes that are left, in their order, in mm from the first voxel.
+
+        Raises:
+            InputError: as for a brain, where the slice lacks something.
+        """
+        volumes = (self.image, self.labels, self.tissue, self.resectable)
+        image, *numbers = (volume.data.select(axis + 1, index)[0] for volume in volumes)
+        grid = Grid.from_spacing(image.shape, np.delete(self.image.grid.spacing, axis))
+        return Brain(Image.from_array(image, grid, self.image.name), *(LabelImage.from_array(n, grid, volume.name) for n, volume in zip(numbers, volumes[1:], strict=True)), self.contrast)
 
     def mean(self, kind: int) -> float:
         """Mean intensity of one tissue."""

@@ -1,9 +1,10 @@
-"""What a growing or shrinking region does to the tissue around it: linear elasticity on a regular lattice, held at the skull.
+"""What a growing or shrinking region does to the tissue around it: linear elasticity on a regular lattice, held at the skull. In 2-D it is plane strain.
 
 On a lattice it comes close to a nonlinear finite element model at a fraction of its cost (Mohamed et al., Medical Image Analysis 2006; Zacharaki et al., IEEE TMI 2008).
 Taken as a velocity, and not as a displacement, the solution cannot fold.
 """
 
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,11 @@ def outward(region: Bool[Tensor, "*shape"], held_outside: Bool[Tensor, "*shape"]
     gradient, divergence = _operators(lattice, inside)
     stiffness = (1 / (1 - 2 * _POISSON_RATIO)) * (divergence.T @ divergence) + gradient
     solution, failed = cg(stiffness, divergence.T @ pressure, rtol=_RESIDUAL, maxiter=5000)
-    length = np.linalg.norm(solution.reshape(3, -1), axis=0).max(initial=0.0)
+    length = np.linalg.norm(solution.reshape(grid.ndim, -1), axis=0).max(initial=0.0)
     if failed or not length > 0:
         raise InputError("a lesion's pressure moves nothing: it lies outside the brain, or is smaller than the 4 mm lattice shows; give a larger lesion or another mask")
-    values = np.zeros((*lattice.shape, 3))
-    values[inside] = (solution.reshape(3, -1) / length).T @ lattice.direction.T
+    values = np.zeros((*lattice.shape, grid.ndim))
+    values[inside] = (solution.reshape(grid.ndim, -1) / length).T @ lattice.direction.T
     return Sampled.of(torch.from_numpy(values), lattice)
 
 
@@ -66,7 +67,7 @@ def _operators(lattice: Grid, inside: np.ndarray) -> tuple[Any, Any]:
         slope, change = (_along(matrix, axis, lattice.shape)[:, columns] for matrix in (forward, central))
         laplacian = laplacian + slope.T @ slope
         parts.append(change)
-    return sparse.block_diag([laplacian] * 3, format="csr"), sparse.hstack(parts, format="csr")
+    return sparse.block_diag([laplacian] * lattice.ndim, format="csr"), sparse.hstack(parts, format="csr")
 
 
 def _along(matrix: Any, axis: int, shape: tuple[int, ...]) -> Any:
@@ -75,4 +76,4 @@ def _along(matrix: Any, axis: int, shape: tuple[int, ...]) -> Any:
 
     factors = [sparse.eye_array(n) for n in shape]
     factors[axis] = matrix
-    return sparse.kron(sparse.kron(factors[0], factors[1]), factors[2], format="csc")
+    return reduce(partial(sparse.kron, format="csc"), factors)

@@ -40,19 +40,28 @@ def draw_volume(rng: np.random.Generator, smallest: float = SMALLEST_CM3, larges
             return volume
 
 
-def blob(grid: Grid, center: Float[Tensor, "3"], volume_cm3: float, tissue: Bool[Tensor, "*shape"], rng: np.random.Generator) -> Blob:
-    """The lesion about a world point of which ``volume_cm3`` lie in ``tissue``; pieces that the cut leaves apart from the largest are dropped.
+def radius_of(volume_cm3: float) -> float:
+    """Radius of a ball, mm."""
+    return float(np.cbrt(3000 * volume_cm3 / (4 * np.pi)))
+
+
+def blob(grid: Grid, center: Float[Tensor, " d"], volume_cm3: float, tissue: Bool[Tensor, "*shape"], rng: np.random.Generator) -> Blob:
+    """The lesion about a world point of which ``volume_cm3`` lie in ``tissue`` (in 2-D the area of the middle section of such a ball); pieces that the cut leaves apart from the largest are dropped.
 
     Raises:
         InputError: the tissue is smaller than the lesion.
     """
-    voxel = float(np.prod(grid.spacing)) / 1000
-    wanted = round(volume_cm3 / voxel)
+    wanted = round(_size(volume_cm3, grid) / float(np.prod(grid.spacing)))
     level = _noisy_distance(grid, center, rng)
     if not 0 < wanted < int(tissue.sum()):
-        raise InputError(f"a lesion of {volume_cm3:g} cm3 does not fit: its tissue has {voxel * int(tissue.sum()):.3g} cm3, in voxels of {voxel:.2g}; ask for another size or give more tissue")
+        raise InputError(f"a lesion of {volume_cm3:g} cm3 does not fit: it has {wanted} voxels and its tissue {int(tissue.sum())}; ask for another size or give more tissue")
     radius = float(level[tissue].kthvalue(wanted).values)
     return Blob(largest_piece((level <= radius) & tissue), level, radius)
+
+
+def _size(volume_cm3: float, grid: Grid) -> float:
+    """Volume in mm3, or in 2-D the area of the ball's middle section in mm2."""
+    return 1000 * volume_cm3 if grid.ndim == 3 else float(np.pi) * radius_of(volume_cm3) ** 2
 
 
 def largest_piece(mask: Bool[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
@@ -65,15 +74,23 @@ def largest_piece(mask: Bool[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
     return torch.from_numpy(pieces == sizes.argmax()) & mask
 
 
-def _noisy_distance(grid: Grid, center: Float[Tensor, "3"], rng: np.random.Generator) -> Float[Tensor, "*shape"]:
-    """|q| / (1 + noise(q / |q|)), q the point in the turned frame of an ellipsoid of semi-axes 1, b, 1 / b with b in 1 ... 2, mm."""
-    from scipy.spatial.transform import Rotation
-
+def _noisy_distance(grid: Grid, center: Float[Tensor, " d"], rng: np.random.Generator) -> Float[Tensor, "*shape"]:
+    """|q| / (1 + noise(q / |q|)), q the point in the turned frame of an ellipsoid of semi-axes 1, b, 1 / b with b in 1 ... 2 (an ellipse of sqrt b, 1 / sqrt b), mm."""
     longest = rng.uniform(1.0, 2.0)
-    turn = torch.from_numpy(Rotation.random(rng=rng).as_matrix())
-    q = (grid.points(torch.float64) - center) @ turn / torch.tensor([1.0, longest, 1 / longest], dtype=torch.float64)
+    axes = [1.0, longest, 1 / longest] if grid.ndim == 3 else [longest**0.5, longest**-0.5]
+    q = (grid.points(torch.float64) - center) @ _turn(grid.ndim, rng) / torch.tensor(axes, dtype=torch.float64)
     distance = q.norm(dim=-1).clamp(min=1e-6)
-    octaves = [RandomField.draw(rng, _WAVE / 2**k) for k in range(_OCTAVES)]
+    octaves = [RandomField.draw(rng, _WAVE / 2**k, ndim=grid.ndim) for k in range(_OCTAVES)]
     direction = q / distance[..., None]
     noise = torch.stack([field(direction)[..., 0] / 2**k for k, field in enumerate(octaves)]).sum(0)
     return distance / (1 + _BUMPS * torch.tanh(0.6 * noise))
+
+
+def _turn(ndim: int, rng: np.random.Generator) -> Float[Tensor, "d d"]:
+    """A random rotation."""
+    from scipy.spatial.transform import Rotation
+
+    if ndim == 3:
+        return torch.from_numpy(Rotation.random(rng=rng).as_matrix())
+    angle = rng.uniform(0, np.pi)
+    return torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

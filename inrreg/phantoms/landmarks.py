@@ -51,4 +51,4 @@ def _cornerness(values: Float[Tensor, "*shape"], grid: Grid) -> Float[Tensor, "*
     gradient = [gaussian_filter1d(array, max(s, 0.5), axis=axis, order=1) / h for axis, (s, h) in enumerate(zip(sigma, grid.spacing, strict=True))]
     tensor = np.stack([np.stack([gaussian_filter(a * b, sigma) for a in gradient], -1) for b in gradient], -1)
     scale = max(float(np.trace(tensor, axis1=-2, axis2=-1).mean()), 1e-12)
-    return torch.from_numpy(1 / np.trace(np.linalg.inv(tensor / scale + 1e-6 * np.eye(3)), axis1=-2, axis2=-1))
+    return torch.from_numpy(1 / np.trace(np.linalg.inv(tensor / scale + 1e-6 * np.eye(grid.ndim)), axis1=-2, axis2=-1))

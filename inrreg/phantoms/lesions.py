@@ -28,7 +28,7 @@ class Host:
     tissue: Int[Tensor, "*shape"]
     resectable: Int[Tensor, "*shape"]
 
-    def points(self) -> Float[Tensor, "*shape 3"]:
+    def points(self) -> Float[Tensor, "*shape d"]:
         """World position of every voxel."""
         return self.grid.points(torch.float64)
 
@@ -42,7 +42,7 @@ class Lesion:
     """
 
     push: Sampled
-    origin: Float[Tensor, "*shape 3"]
+    origin: Float[Tensor, "*shape d"]
     parts: Int[Tensor, "*shape"]
     share: Float[Tensor, "*shape"]
     value: Float[Tensor, "*shape"]
@@ -67,7 +67,8 @@ class Healthy:
 
     def grow(self, host: Host, rng: np.random.Generator) -> Lesion:
         """See ``Pathology``."""
-        still = Sampled(torch.zeros(3, 2, 2, 2, dtype=torch.float64), host.grid.cropped((0, 0, 0), (2, 2, 2)))
+        d = host.grid.ndim
+        still = Sampled(torch.zeros(d, *[2] * d, dtype=torch.float64), host.grid.cropped((0,) * d, (2,) * d))
         nothing = torch.zeros(host.grid.shape, dtype=torch.float64)
         return Lesion(still, host.points(), nothing.long(), nothing, nothing, nothing)
 

@@ -83,7 +83,7 @@ def amplitude_for(mean_motion: Callable[[float], float], target_mm: float, large
     return float(brentq(lambda amplitude: mean_motion(amplitude) - target_mm, 0.0, largest, xtol=1e-9 * max(largest, 1.0)))
 
 
-def spread_out(candidates: Float[Tensor, "n 3"], count: int, rng: np.random.Generator) -> Float[Tensor, "count 3"]:
+def spread_out(candidates: Float[Tensor, "n d"], count: int, rng: np.random.Generator) -> Float[Tensor, "count d"]:
     """``count`` of the candidates, far from each other: each is the one farthest from those before it.
 
     Raises:

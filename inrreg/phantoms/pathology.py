@@ -80,6 +80,8 @@ def pathology_pair(
 ) -> PathologyPair:
     """``brain`` as the moving image, and as the fixed one after a smooth random motion of ``motion_mm`` on average and with a lesion, each scanned on a grid of ``spacing`` mm.
 
+    A slice of a brain, in 2-D, gives a 2-D pair: everything moves in its plane, and a lesion's volume is that of the ball whose middle section has its area.
+
     ``Healthy()`` gives a pair of pure deformation, with an empty lesion and landmarks that are all ``far``; with ``motion_mm=0`` nothing moves but what the lesion moves. The geometry depends on
     the seed and the brain's labels alone: ``t2_like(brain)`` with the same seed shows the same lesion in another contrast, with noise of its own.
 
@@ -127,7 +129,7 @@ class _Motion:
         tissue, resectable = (nearest(numbers, before, 0)[0].long() for numbers in (brain.tissue, brain.resectable))
         return cls(Host(brain, grid, tissue, resectable), there, back)
 
-    def carried(self, points: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
+    def carried(self, points: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
         """Where the motion puts points that no lesion has moved."""
         return points + self.there(points)
 
@@ -149,7 +151,7 @@ def _anatomy(brain: Brain, spacing: float) -> Sampled:
     return Sampled.of(smoothed(brain.image, blur.tolist()).data.movedim(0, -1), brain.image.grid)
 
 
-def _view(values: Tensor, brain: Brain, points: Float[Tensor, "*shape 3"], absent: Tensor, grid: Grid, name: str, landmarks: Points) -> View:
+def _view(values: Tensor, brain: Brain, points: Float[Tensor, "*shape d"], absent: Tensor, grid: Grid, name: str, landmarks: Points) -> View:
     """What is seen on ``grid``, where ``points`` of the brain lie."""
     head, labels = nearest(brain.tissue, points, 0)[0] > 0, nearest(brain.labels, points, 0)[0]
     return View(
@@ -165,5 +167,5 @@ def _fixed_grid(brain: Brain, spacing: float) -> Grid:
     """A little larger than the brain's own, and between its voxels."""
     grid = brain.image.grid.covering(spacing, _MARGIN_VOXELS)
     affine = grid.affine.copy()
-    affine[:3, 3] += grid.matrix @ np.array(_SHIFT_VOXELS)
+    affine[:-1, -1] += grid.matrix @ np.array(_SHIFT_VOXELS[: grid.ndim])
     return Grid(grid.shape, affine)

@@ -26,7 +26,7 @@ class Scanner:
         """``values`` of tissue (white matter is ``white``) as one scan shows them: (v^gamma exp(shading) + n1, n2) in magnitude."""
         for_contrast, for_shading, for_noise = rng.spawn(3)
         exponent = float(np.exp(for_contrast.uniform(-self.gamma, self.gamma)))
-        factor = torch.exp(self.shading * RandomField.draw(for_shading, _SHADING_MM)(grid.points(torch.float64))[..., 0])
+        factor = torch.exp(self.shading * RandomField.draw(for_shading, _SHADING_MM, ndim=grid.ndim)(grid.points(torch.float64))[..., 0])
         clean = white * (values.double().clamp(min=0) / white) ** exponent * factor
         real, imaginary = (self.noise * white * torch.from_numpy(for_noise.standard_normal(grid.shape)) for _ in range(2))
         return torch.hypot(clean + real, imaginary).float()

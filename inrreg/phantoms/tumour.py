@@ -10,7 +10,7 @@ from torch import Tensor
 from inrreg.errors import InputError
 from inrreg.image import LabelImage
 from inrreg.phantoms.brain import GREY, WHITE
-from inrreg.phantoms.ellipsoids import Blob, blob, draw_volume
+from inrreg.phantoms.ellipsoids import Blob, blob, draw_volume, radius_of
 from inrreg.phantoms.flows import follow
 from inrreg.phantoms.lesions import LESION, RIM, Host, Lesion, filled, shrinking, soft, texture
 from inrreg.phantoms.random_field import RandomField
@@ -44,7 +44,7 @@ class Tumour:
     def grow(self, host: Host, rng: np.random.Generator) -> Lesion:
         """See ``Pathology``."""
         volume = draw_volume(rng, _SMALLEST_CM3) if self.volume_cm3 is None else self.volume_cm3
-        radius = float(np.cbrt(3000 * volume / (4 * np.pi)))
+        radius = radius_of(volume)
         body = blob(host.grid, _seed(host, radius, rng), volume, _within(host, _TO_SKULL_MM), rng)
         largest = min(self.push_mm[1], _LARGEST_PUSH * radius)
         push = shrinking(body, host, rng.uniform(min(self.push_mm[0], largest), largest), rng)
@@ -63,7 +63,7 @@ class Tumour:
         return torch.lerp(rim, necrosis, core)
 
 
-def _seed(host: Host, radius: float, rng: np.random.Generator) -> Float[Tensor, "3"]:
+def _seed(host: Host, radius: float, rng: np.random.Generator) -> Float[Tensor, " d"]:
     """A point of white matter with room around it.
 
     Raises:
@@ -84,11 +84,11 @@ def _within(host: Host, depth_mm: float) -> Bool[Tensor, "*shape"]:
     return torch.from_numpy(distance_transform_edt((host.tissue > 0).numpy(), sampling=host.grid.spacing) > depth_mm)
 
 
-def _oedema(host: Host, origin: Float[Tensor, "*shape 3"], level: Float[Tensor, "*shape"], reach_mm: float, rng: np.random.Generator) -> Float[Tensor, "*shape"]:
+def _oedema(host: Host, origin: Float[Tensor, "*shape d"], level: Float[Tensor, "*shape"], reach_mm: float, rng: np.random.Generator) -> Float[Tensor, "*shape"]:
     """Full at the rim, none from an uneven ``reach_mm`` on; in the tissue that takes it up, where the push has left it."""
     from scipy.ndimage import gaussian_filter
 
-    uneven = reach_mm * torch.exp(0.35 * torch.tanh(RandomField.draw(rng, 15.0)(host.points())[..., 0]))
+    uneven = reach_mm * torch.exp(0.35 * torch.tanh(RandomField.draw(rng, 15.0, ndim=host.grid.ndim)(host.points())[..., 0]))
     graded = 0.5 * (1 + torch.cos(np.pi * (level / uneven).clamp(0, 1)))
     tissue = nearest(LabelImage.from_array(host.tissue, host.grid), origin)[0]
     takes = torch.stack([share * (tissue == kind).double() for kind, share in _SWELLING.items()]).sum(0)
