@@ -1,5 +1,6 @@
 """The scores of the pathology study."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,13 @@ from steps import step_between
 
 from experiments import pathology, pathology_2d
 from experiments.pathology import Huber, arms, auc, claims, mask_scores
+from experiments.pathology_seeds import oasis_slice
 from experiments.tables import Table
-from inrreg.metamorphosis import Resolution
-from inrreg.phantoms import Resection, pathology_pair, synthetic_brain
+from inrreg.metamorphosis import InconsistencyEvidence, IntensityEvidence, Learned, Resolution
+from inrreg.metamorphosis.evidence import Evidence
+from inrreg.phantoms import Isointense, Resection, pathology_pair, synthetic_brain
 from inrreg.phantoms.scanner import Scanner
+from inrreg.recipes import run_stages
 from inrreg.space import Grid
 
 
@@ -67,3 +71,17 @@ def test_shooting_stands_beside_the_preset_in_slices(monkeypatch: pytest.MonkeyP
     assert rim["weighted metamorphosis"] < 0.8 * rim["LDDMM"]
     assert rows["learned"]["dice"] > 0.7
     assert all(row["folded_voxels"] == 0 for row in rows.values())
+
+
+def test_a_cavity_as_bright_as_tissue_is_found_where_the_two_ways_disagree(data_dir: Path) -> None:
+    """A development seed, in a slice: the residual alone finds half of it."""
+    seen = pathology_pair(oasis_slice("moving"), Resection(filling=Isointense()), 2303, 1.0)
+    pair, fit = pathology.prepared(seen), pathology_2d.in_slices(pathology.FIT)
+    start = run_stages(pathology.PATHOLOGY.stages[:2], pair, None)[-1].transform
+
+    def dice(*evidence: Evidence) -> float:
+        return pathology.changed(replace(fit, mask=Learned(evidence)).run(pair, start), *pathology.truth_of(seen))["dice"]
+
+    found = dice(IntensityEvidence(), InconsistencyEvidence())
+    assert found > 0.8
+    assert found > dice(IntensityEvidence()) + 0.1

@@ -70,7 +70,7 @@ class InconsistencyEvidence:
     """
 
     range_mm: float = 10.0
-    least_noise_mm: float = 1.0
+    least_noise_mm: float = 0.7
     smoothing_mm: float = 4.0
     strongest: float = 2.0
 

@@ -65,7 +65,8 @@ class Brain:
         volumes = (self.image, self.labels, self.tissue, self.resectable)
         image, *numbers = (volume.data.select(axis + 1, index)[0] for volume in volumes)
         grid = Grid.from_spacing(image.shape, np.delete(self.image.grid.spacing, axis))
-        return Brain(Image.from_array(image, grid, self.image.name), *(LabelImage.from_array(n, grid, volume.name) for n, volume in zip(numbers, volumes[1:], strict=True)), self.contrast)
+        labels, tissue, resectable = (LabelImage.from_array(n, grid, volume.name) for n, volume in zip(numbers, volumes[1:], strict=True))
+        return Brain(Image.from_array(image, grid, self.image.name), labels, tissue, resectable, self.contrast)
 
     def mean(self, kind: int) -> float:
         """Mean intensity of one tissue."""
