@@ -4,7 +4,6 @@ On a lattice it comes close to a nonlinear finite element model at a fraction of
 Taken as a velocity, and not as a displacement, the solution cannot fold.
 """
 
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -76,4 +75,7 @@ def _along(matrix: Any, axis: int, shape: tuple[int, ...]) -> Any:
 
     factors = [sparse.eye_array(n) for n in shape]
     factors[axis] = matrix
-    return reduce(lambda whole, factor: sparse.kron(whole, factor, format="csc"), factors)
+    product: Any = factors[0]
+    for factor in factors[1:]:
+        product = sparse.kron(product, factor, format="csc")
+    return product
