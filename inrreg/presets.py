@@ -73,10 +73,10 @@ def brain() -> Preset:
     """Brains of different people (or times), skull-stripped or not: affine first, then fine detail."""
     continuous = Registration(
         FreeForm(16.0),
-        similarities=(LNCC(5.0),),
-        penalties=(Bending(0.5), Folding(1.0)),
+        similarities=(LNCC(9.0),),
+        penalties=(Bending(0.3), Folding(1.0)),
         optimiser=Adam(0.5),
-        scales=(Scale(6, 40), Scale(3, 40, 8.0), Scale(1.5, 50, 4.0), Scale(1, 40, 2.0)),
+        scales=(Scale(6, 40), Scale(3, 40, 8.0), Scale(1.5, 40, 4.0), Scale(1, 30, 2.0)),
         penalty_sampler=WholeGrid(2.0),
     )
     return Preset("brain", "brain MR between subjects or times", RobustWindow(), (Start(), _linear("affine"), continuous))
