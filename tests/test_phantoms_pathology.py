@@ -208,17 +208,20 @@ def seeds(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("experiments.pathology_seeds")
 
 
-def test_every_seed_has_its_digest(seeds: ModuleType) -> None:
-    meant = json.loads(seeds.HASHES.read_text())
+def test_every_seed_has_its_fingerprint(seeds: ModuleType) -> None:
+    meant = json.loads(seeds.FINGERPRINTS.read_text())
     wanted = [seed for table in (seeds.TEST, seeds.DEVELOPMENT) for group in table.values() for seed in group]
     assert len(set(wanted)) == len(wanted)
     assert set(meant) == {str(seed) for seed in wanted}
-    assert len(set(meant.values())) == len(meant)
+    assert not any(seeds.as_meant(meant[a], meant[b]) for a in meant for b in meant if a != b)
     assert {kind: len(group) for kind, group in seeds.TEST.items()} == {"resection": 10, "tumour": 10, "healthy": 5, "resection 2-D": 10, "tumour 2-D": 10}
 
 
-def test_digests_tell_pairs_apart(seeds: ModuleType, pairs: dict[str, PathologyPair]) -> None:
-    assert len({seeds.digest(pair) for pair in pairs.values()}) == 3
+def test_fingerprints_tell_pairs_apart(seeds: ModuleType, pairs: dict[str, PathologyPair]) -> None:
+    prints = {kind: seeds.fingerprint(pair) for kind, pair in pairs.items()}
+    assert {(a, b) for a in prints for b in prints if seeds.as_meant(prints[a], prints[b])} == {(kind, kind) for kind in prints}
+    assert seeds.as_meant([1.0001 * value for value in prints["tumour"]], prints["tumour"])
+    assert not seeds.as_meant(prints["tumour"], None)
     found = seeds.acceptance(pairs["tumour"])
     assert seeds.acceptable("tumour", found) == (found["residual_max_mm"] < seeds.LARGEST_RESIDUAL_MM)
     assert not seeds.acceptable("healthy", found)
@@ -230,6 +233,7 @@ def test_a_pair_of_real_brains_is_acceptable(data_dir: Path, seeds: ModuleType) 
     pair = seeds.phantom("resection", seeds.DEVELOPMENT["resection"][0])
     brain = seeds.oasis_brain("fixed")
     assert seeds.acceptable("resection", seeds.acceptance(pair))
+    assert seeds.as_meant(seeds.fingerprint(pair), json.loads(seeds.FINGERPRINTS.read_text())[str(seeds.DEVELOPMENT["resection"][0])])
     assert pair.moving.image.grid.aligned_with(brain.image.grid)
     up = pair.fixed.image.grid.direction @ np.array([0.0, -1.0, 0.0])
     assert up == pytest.approx(np.array([0.0, 0.0, 1.0])), "the header's second axis runs downwards"
