@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from inrreg.evaluation import image_agreement, jacobian_determinant, jacobian_statistics, landmark_distances, landmark_error
@@ -94,11 +94,16 @@ def inverse_residual(transform: Transform, grid: Grid, mask: Image | None) -> di
     """|T(T^-1(y)) - y| in mm at evenly drawn points y = T(x) of the mask: whether the map can be inverted there."""
     inside = torch.ones(grid.shape, dtype=torch.bool) if mask is None else mask.data[0].cpu() > 0.5
     voxels = inside.nonzero()
-    voxels = voxels[torch.linspace(0, len(voxels) - 1, min(len(voxels), INVERSE_POINTS)).long()]
+    voxels = voxels[evenly(len(voxels), INVERSE_POINTS)]
     inverse = NumericInverse(transform)
     residual = inverse.residual(transform(grid.to_world(voxels.double()).to(transform.device))).double()
     solved = residual <= inverse.tolerance_mm  # so written, NaN counts as not inverted
     return {"n": len(voxels), "residual_mean_mm": float(residual.mean()), "residual_max_mm": float(residual.max()), "not_inverted_percent": 100 * float((~solved).double().mean())}
+
+
+def evenly(n: int, count: int) -> Int[Tensor, " count"]:
+    """``count`` of the numbers 0 ... n - 1 (all, where there are fewer), evenly drawn, both ends among them; n may be beyond what single precision tells apart."""
+    return torch.linspace(0, n - 1, min(n, count), dtype=torch.float64).long()
 
 
 def final_outcome(stages: Sequence[StageResult], folded_percent: float, folding_limit_percent: float) -> Outcome:

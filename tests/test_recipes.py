@@ -18,7 +18,7 @@ from roof_cases import CONTINUOUS, TINY, Ending, interrupting, landmarks_of, pai
 import inrreg
 from inrreg.features import RobustWindow
 from inrreg.image import Image, LabelImage, Points
-from inrreg.measure import final_outcome, inverse_residual, levels_of, strict
+from inrreg.measure import evenly, final_outcome, inverse_residual, levels_of, strict
 from inrreg.optimisation import Outcome
 from inrreg.phantoms import PhantomPair
 from inrreg.presets import Preset
@@ -301,6 +301,13 @@ def test_a_map_that_is_not_finite_somewhere_is_counted_as_not_inverted(pair: Pha
     inverse = strict(inverse_residual(DenseDisplacement(vectors, pair.fixed.grid), pair.fixed.grid, None))
     assert inverse["not_inverted_percent"] > 40
     assert inverse["residual_mean_mm"] is None
+
+
+@pytest.mark.parametrize("n", [3, 2000, 2001, 2**25, 2**31 + 1])
+def test_points_are_drawn_to_the_last_of_more_than_single_precision_can_count(n: int) -> None:
+    drawn = evenly(n, 2000)
+    assert (len(drawn), int(drawn[0]), int(drawn[-1])) == (min(n, 2000), 0, n - 1)
+    assert bool((drawn.diff() >= 1).all())
 
 
 def test_strict_numbers() -> None:
