@@ -26,7 +26,7 @@ def plan(job: Job) -> Iterator[tuple[str, str]]:
     for stage in job.preset.stages:
         levels = ", ".join(f"{scale.spacing_mm:g} mm ({scale.iterations} iterations)" for scale in scales_of(stage))
         yield "stage", f"{stage.name}: {levels}" if levels else stage.name
-    yield "memory", f"about {estimated_mb(job.pair, job.preset):.0f} MB at its peak"
+    yield "memory", f"about {estimated_mb(job.pair, job.preset, 1 + len(job.contrasts)):.0f} MB at its peak"
 
 
 def overlap_percent(fixed: Image, moving: Image) -> float:

@@ -153,7 +153,7 @@ def prepare(
         "contrasts": [[input_entry(source, image) for source, image in zip(*both, strict=True)] for both in zip(contrasts, further, strict=True)],
     }
     pair = Pair(images["fixed"], images["moving"], masks["fixed"], masks["moving"], guides, lesions["fixed"], lesions["moving"])
-    check_memory(pair, chosen, max_memory_mb)
+    check_memory(pair, chosen, max_memory_mb, 1 + len(further))
     return Job(pair, chosen, target, seed, config["threads"], config, initial, truth, further, watch.seconds, notes)
 
 
