@@ -24,7 +24,7 @@ FLOORS = [
     {"warp", "sites", "step", "transforms", "similarity", "penalties", "optimisation", "features"},
     {"registration", "refinement", "bidirectional", "start", "alignment", "pyramid", "pair", "stage", "guarded", "metamorphosis", "graphreg"},
     {"presets", "io", "report", "evaluation", "phantoms", "checks", "measure", "settings", "result", "judge", "pairs", "contrasts", "lesions", "memory", "amortised"},
-    {"recipes", "plan", "demo", "doctor", "console", "cli", "cohort"},
+    {"recipes", "plan", "demo", "doctor", "console", "cli", "cohort", "__main__"},
 ]
 """Rooms from the ground up: a room may use those of its own floor and of the floors below."""
 
