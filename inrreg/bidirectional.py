@@ -15,7 +15,7 @@ from inrreg.refinement import Refinement, parted
 from inrreg.sampling import linear
 from inrreg.space import Grid
 from inrreg.stage import ENDING, Progress, Record, StageResult, Stopwatch, composed
-from inrreg.threads import aside
+from inrreg.threads import aside, loops_first
 from inrreg.transforms import BSpline, NumericInverse, Transform
 from inrreg.transforms.bspline import interpolating_spline
 
@@ -35,6 +35,7 @@ class Bidirectional:
     def name(self) -> str:
         return self.stage.name
 
+    @loops_first()
     def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
         """The mean of both; an interrupt leaves what the way there found.
 
@@ -42,29 +43,30 @@ class Bidirectional:
             InputError: ``initial`` does not begin with a ``BSpline``.
         """
         watch = Stopwatch()
-        if initial is None:
+        if initial is None or not isinstance(parted(initial)[0], BSpline):
             return self.stage.run(pair, initial, seed=seed, progress=progress)  # which refuses it
-
-        def way_back(said: Progress | None) -> StageResult:
-            start = inverse_start(initial.to(pair.fixed.device), pair.moving.grid, self.lattice_mm)
-            return self.stage.run(pair.swapped(), start, seed=seed, progress=said)
-
-        heard = list[Record]()
+        inverse, heard = inverse_start(initial.to(pair.fixed.device), pair.moving.grid, self.lattice_mm), list[Record]()
 
         def hear(record: Record) -> None:
             heard.append(record)
             if progress is not None:
                 progress(record)
 
-        with aside(way_back) as found_back:
-            there = self.stage.run(pair, initial, seed=seed, progress=progress)
-            if there.outcome in ENDING:
-                return there
-            try:
-                back = found_back(hear)
-                return self._half_way(there, back, pair, watch)
-            except KeyboardInterrupt:
-                return replace(there, outcome=Outcome.INTERRUPTED, seconds=watch.seconds, history=[*there.history, *heard])
+        def fitted_back(said: Progress | None) -> StageResult:
+            return self.stage.run(pair.swapped(), inverse, seed=seed, progress=said)
+
+        there: StageResult | None = None
+        try:
+            with aside(fitted_back) as way_back:
+                there = self.stage.run(pair, initial, seed=seed, progress=progress)
+                if there.outcome in ENDING:
+                    return there
+                back = way_back(hear)
+            return self._half_way(there, back, pair, watch)
+        except KeyboardInterrupt:
+            if there is None:
+                raise
+            return replace(there, outcome=Outcome.INTERRUPTED, seconds=watch.seconds, history=[*there.history, *heard])
 
     def _half_way(self, there: StageResult, back: StageResult, pair: Pair, watch: Stopwatch) -> StageResult:
         history = [*there.history, *back.history]
