@@ -39,6 +39,16 @@ def test_a_quadratic_bowl_is_solved(optimiser: Optimiser) -> None:
     assert float(bowl(x).detach()) < 2e-3 * float(bowl(start()).detach())  # Adam is stopped while it swings about the minimum
 
 
+@both
+def test_a_caller_without_gradients_is_served_as_well(optimiser: Optimiser) -> None:
+    x, y = start(), start()
+    optimiser.minimise(lambda: bowl(x), [x], 5)
+    with torch.no_grad():
+        optimiser.minimise(lambda: bowl(y), [y], 5)
+    assert torch.equal(x, y)
+    assert not torch.equal(x, start())
+
+
 @patient
 def test_left_alone_it_reaches_the_minimum(optimiser: Optimiser) -> None:
     x = start()

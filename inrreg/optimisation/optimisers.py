@@ -160,8 +160,9 @@ def _unit_scale(parameters: list[nn.Parameter]) -> float:
     return 1 / largest if 0 < largest < math.inf else 1.0
 
 
+@torch.enable_grad()
 def descend(one_step: Callable[[int], float], parameters: list[nn.Parameter], iterations: int, stopping: Stopping, watch: Callable[[int, float], None] | None) -> Outcome:
-    """Take steps until one of the outcomes is reached; ``one_step`` moves the parameters and returns the cost they had before it.
+    """Take steps until one of the outcomes is reached; ``one_step`` moves the parameters and returns the cost they had before it. Whoever calls may have gradients switched off.
 
     A non-finite cost brings back the last parameters whose cost was finite, an interrupt those after the last whole step.
     """
