@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import log2, prod
 from typing import Any, Self
 
@@ -11,6 +10,8 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+
+from inrreg.threads import lazy
 
 LEAST_COLUMNS, COLUMNS_A_WEIGHT = 12, 4
 """How long a row must be for its band to be added up sooner than a dense product is done: so many columns, and so many more for each weight of the band."""
@@ -41,12 +42,12 @@ class AxisMatrix:
     def __init__(self, dense: Float[Tensor, "out in"]) -> None:
         self.dense = dense
 
-    @cached_property
+    @lazy
     def bands(self) -> Bands:
         """Its rows without the zeros."""
         return Bands.of(self.dense.numpy())
 
-    @cached_property
+    @lazy
     def transposed(self) -> "AxisMatrix":
         """The matrix of the adjoint."""
         return AxisMatrix(self.dense.T.contiguous())
@@ -56,7 +57,7 @@ class AxisMatrix:
         """Numbers after the product for each before it."""
         return self.dense.shape[0] / self.dense.shape[1]
 
-    @cached_property
+    @lazy
     def banded(self) -> bool:
         """Whether rows of an array are added up by the compiled loop: it is for the processor, and for rows that are mostly zeros."""
         if self.dense.device.type != "cpu" or self.dense.dtype not in (torch.float32, torch.float64):

@@ -57,7 +57,7 @@ class Bidirectional:
 
         there: StageResult | None = None
         try:
-            with aside(fitted_back) as way_back:
+            with aside(fitted_back, pair.fixed.device) as way_back:
                 there = self.stage.run(pair, initial, seed=seed, progress=progress)
                 if there.outcome in ENDING:
                     return there
@@ -66,15 +66,14 @@ class Bidirectional:
         except KeyboardInterrupt:
             if there is None:
                 raise
-            return replace(there, outcome=Outcome.INTERRUPTED, seconds=watch.seconds, history=[*there.history, *heard])
+            return replace(there, outcome=Outcome.INTERRUPTED, seconds=watch.seconds, history=[*heard, *there.history])  # which ends with what is kept
 
     def _half_way(self, there: StageResult, back: StageResult, pair: Pair, watch: Stopwatch) -> StageResult:
-        history = [*there.history, *back.history]
         if back.outcome in ENDING:
-            return replace(there, outcome=back.outcome, seconds=watch.seconds, history=history)
+            return replace(there, outcome=back.outcome, seconds=watch.seconds, history=[*back.history, *there.history])
         mean, apart = halfway(there.transform, back.transform, pair.fixed.grid.covering(self.lattice_mm, margin=1))
         outcome = overall([there.outcome, back.outcome])
-        return StageResult(self.name, mean, outcome, watch.seconds, history, {"disagreement_mm": _summary(apart, mean.lattice, pair)})
+        return StageResult(self.name, mean, outcome, watch.seconds, [*there.history, *back.history], {"disagreement_mm": _summary(apart, mean.lattice, pair)})
 
 
 @torch.no_grad()

@@ -3,12 +3,11 @@
 What a verb needs is imported when it runs, so that help comes at once.
 """
 
-import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,8 +26,6 @@ log = logging.getLogger(__name__)
 
 EXIT = {"CONVERGED": 0, "ITERATION_LIMIT": 0, "DIVERGED": 4, "NON_FINITE": 4, "FOLDED": 5, "INTERRUPTED": 130}
 BAD_INPUT, FAILED, STOPPED = 2, 3, 130
-NEW_OBJECTS = 20_000
-"""After how many Python looks for garbage in a run of ``register``; its own number, 700, is met by every import."""
 DESCRIPTION = f"""inrreg {inrreg.__version__}: find the map from one image to another, for the pair at hand.
 
 Exit codes: 0 done, 2 bad input, 3 could not be computed or written, 4 diverged, 5 folded beyond the limit of the preset, 130 interrupted.
@@ -90,9 +87,8 @@ def register(
         quiet: Say nothing but errors.
         verbose: Say what each stage does, and show the traceback of an unexpected error.
     """
-    with _for_good():
-        from inrreg.recipes import prepare, run
-        from inrreg.result import check_output
+    from inrreg.recipes import prepare, run
+    from inrreg.result import check_output
 
     set_up_logging(quiet, verbose)
     check_output(output)
@@ -295,18 +291,6 @@ def _show_plan(job: Any) -> int:
     return 0
 
 
-@contextmanager
-def _for_good() -> Iterator[None]:
-    """What is imported inside the block stays to the end: it is not searched for garbage, neither now nor later, which would take a tenth of a second each time; the rest is searched more rarely."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.set_threshold(NEW_OBJECTS)
-        gc.enable()
-
-
 def _finish(result: "Result", folder: Path, title: str, quiet: bool) -> int:
     """Show what was found and where it lies; the exit code of the outcome."""
     if not quiet:
@@ -328,9 +312,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     set_up_logging()
     try:
-        code = tyro.extras.subcommand_cli_from_dict(VERBS, prog="inrreg", description=DESCRIPTION, args=given, config=(DisallowNone, FlagCreatePairsOff))
-        gc.freeze()  # the process ends here: there is no use in a last search
-        sys.exit(code)
+        sys.exit(tyro.extras.subcommand_cli_from_dict(VERBS, prog="inrreg", description=DESCRIPTION, args=given, config=(DisallowNone, FlagCreatePairsOff)))
     except InputError as error:
         _fail(str(error), BAD_INPUT)
     except (OutputError, RegistrationError) as error:

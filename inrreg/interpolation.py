@@ -5,7 +5,6 @@ Where a site lies in voxels of the image is found a row at a time, so no array o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inrreg.space import Grid
+from inrreg.threads import lazy
 
 Array = NDArray[Any]
 
@@ -38,7 +38,7 @@ class Placement:
         turn = (to_voxel @ matrix).T
         return cls(counted.contiguous(), to_voxel @ (matrix @ sites.origin + shift - image.origin), sites.matrix.T @ turn, turn)
 
-    @cached_property
+    @lazy
     def arrays(self) -> tuple[Array, ...]:
         """What the loops ask for: the parts of the rows that hold what counts, start, steps and turn, all of three axes."""
         parts, matrices = row_parts(volumes(self.counted[None])[0]), (self.steps, self.turn)

@@ -7,7 +7,6 @@ arrays keep the index order (i, j, k). Everything works in two and three dimensi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from inrreg.errors import FrameError
+from inrreg.threads import lazy
 
 
 def affine_map(points: Tensor, matrix: NDArray[np.floating], before: ArrayLike, after: ArrayLike) -> Tensor:
@@ -75,22 +75,22 @@ class Grid:
     def n_voxels(self) -> int:
         return math.prod(self.shape)
 
-    @cached_property
+    @lazy
     def matrix(self) -> NDArray[np.float64]:
         """World mm per voxel step, d x d."""
         return self.affine[: self.ndim, : self.ndim]
 
-    @cached_property
+    @lazy
     def origin(self) -> NDArray[np.float64]:
         """World position of voxel (0, 0, 0)."""
         return self.affine[: self.ndim, self.ndim]
 
-    @cached_property
+    @lazy
     def spacing(self) -> NDArray[np.float64]:
         """Voxel size along each index axis, mm."""
         return np.linalg.norm(self.matrix, axis=0)
 
-    @cached_property
+    @lazy
     def direction(self) -> NDArray[np.float64]:
         """Unit world vectors of the index axes, as columns."""
         return self.matrix / self.spacing

@@ -1,7 +1,6 @@
 """What one step of the optimiser knows, each thing computed once, on demand, and shared by all terms."""
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +12,7 @@ from inrreg.image import Image
 from inrreg.interpolation import Placement, interpolated, within
 from inrreg.sampling import inside, inside_at, linear, linear_at, sampler_coordinates
 from inrreg.sites import Sites
+from inrreg.threads import lazy
 from inrreg.transforms import Linear, Transform, identity
 
 
@@ -48,7 +48,7 @@ class Samples:
         """Values of the fixed image at the sites."""
         return self.kept(("fixed", feature), lambda: self._sample(self.level.feature("fixed", feature)))
 
-    @cached_property
+    @lazy
     def weight(self) -> Float[Tensor, "b 1 *lattice"]:
         """How much each site counts by the fixed image and its mask."""
         mask = self._sample(self.level.fixed_mask)
@@ -88,13 +88,13 @@ class Step:
             self._warped[feature] = self._interpolated(data) if self._placement is None else interpolated(data, self.displacement.squeeze(0), self._placement)[None]
         return self._warped[feature]
 
-    @cached_property
+    @lazy
     def displacement(self) -> Float[Tensor, "b *lattice d"]:
         """u at the sites, mm."""
         grid = self.sites.grid
         return self.transform.displacement(self.sites.points) if grid is None else self.transform.displacement_on(grid)[None]
 
-    @cached_property
+    @lazy
     def counterpart(self) -> Transform:
         """The map that is fitted to undo u, of fixed points too.
 
@@ -103,18 +103,18 @@ class Step:
         """
         return self.transform.counterpart()
 
-    @cached_property
+    @lazy
     def came_from(self) -> Float[Tensor, "b *lattice d"]:
         """Where the counterpart carries the sites, mm."""
         return self.counterpart(self.sites.points)
 
-    @cached_property
+    @lazy
     def mapped(self) -> Float[Tensor, "b *lattice d"]:
         """Where the sites lie in the moving image, mm."""
         moved = self.sites.points + self.displacement
         return moved if self.initial is None else self.initial(moved)
 
-    @cached_property
+    @lazy
     def weight(self) -> Float[Tensor, "b 1 *lattice"]:
         """How much each site counts: fixed mask, moving mask, and whether it is mapped into the moving image. No gradient."""
         weight = self.samples.weight if self.all_inside else self._weight_inside
@@ -123,16 +123,16 @@ class Step:
                 weight = weight * self._interpolated(self.level.moving_mask.data)
         return weight
 
-    @cached_property
+    @lazy
     def all_inside(self) -> bool:
         """Whether every site that counts is mapped into the moving image."""
         return torch.equal(self._weight_inside, self.samples.weight)
 
-    @cached_property
+    @lazy
     def _weight_inside(self) -> Float[Tensor, "b 1 *lattice"]:
         return self.samples.weight * self._validity[:, None]
 
-    @cached_property
+    @lazy
     def jacobian(self) -> Float[Tensor, "b *lattice d d"]:
         """I + Du at the sites, mm per mm."""
         grid = self.sites.grid
@@ -154,12 +154,12 @@ class Step:
     def _interpolated(self, data: Tensor) -> Tensor:
         return linear_at(data, self._coordinates).transpose(0, 1)
 
-    @cached_property
+    @lazy
     def _coordinates(self) -> Tensor:
         """Where the sites lie on the grid of the moving image, which its features and its mask share."""
         return sampler_coordinates(self.level.moving.grid, self.mapped)
 
-    @cached_property
+    @lazy
     def _validity(self) -> Tensor:
         if self._placement is not None:
             return within(self.displacement[0].detach(), self.level.moving.grid.shape, self._placement)[None]

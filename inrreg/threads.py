@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from queue import SimpleQueue
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 import torch
 
@@ -18,6 +18,29 @@ Said = TypeVar("Said")
 Value = TypeVar("Value")
 Work = Callable[[Callable[[Said], None] | None], Value]
 """What may be given a way to say how far it is, and returns a value."""
+
+
+class lazy(Generic[Value]):  # noqa: N801, as property is written
+    """A property that is computed when it is first asked for, and kept; functools' own locks out all other instances meanwhile (Python 3.11), and so the other of two pieces of work."""
+
+    def __init__(self, function: Callable[[Any], Value]) -> None:
+        self._function, self.__doc__ = function, function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Value: ...
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> Self | Value:
+        if instance is None:
+            return self
+        value = instance.__dict__[self._name] = self._function(instance)  # where it is found first from now on
+        return value
+
 
 _of_loops: ContextVar[int | None] = ContextVar("threads of compiled loops", default=None)
 _END = object()
@@ -54,14 +77,15 @@ def _numbers(of_torch: int, of_loops: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def aside(work: Work[Said, Value]) -> Iterator[Work[Said, Value]]:
-    """Does ``work`` beside the block, in a thread of its own with half of the threads, and gives what waits for its value; with one thread, ``work`` itself, which is then done when it is called.
+def aside(work: Work[Said, Value], device: torch.device) -> Iterator[Work[Said, Value]]:
+    """Does ``work`` beside the block, in a thread of its own with half of the threads, and gives what waits for its value, to be called once; on a GPU, which one piece of work fills, and with one
+    thread, it gives ``work`` itself, which is then done when it is called. Of the context, context variables are carried over.
 
     Either is called with what is to hear how far the work is, if anything, in the thread that calls. To leave the block before ends the work: a KeyboardInterrupt is raised in it when
     it next says something.
     """
     threads = for_loops()
-    if threads == 1:
+    if threads == 1 or device.type != "cpu":
         yield work
         return
     said, stopped = SimpleQueue[Any](), Event()
@@ -79,15 +103,15 @@ def aside(work: Work[Said, Value]) -> Iterator[Work[Said, Value]]:
             said.put(_END)
 
     with loops_first(threads - threads // 2), ThreadPoolExecutor(1, "aside") as pool:
-        running = pool.submit(copy_context().run, done)
-
-        def value(hear: Callable[[Said], None] | None) -> Value:
-            for what in iter(said.get, _END):
-                if hear is not None:
-                    hear(what)
-            return running.result()
-
         try:
+            running = pool.submit(copy_context().run, done)
+
+            def value(hear: Callable[[Said], None] | None) -> Value:
+                for what in iter(said.get, _END):
+                    if hear is not None:
+                        hear(what)
+                return running.result()
+
             yield value
         finally:
             stopped.set()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from inrreg.kernels import in_parallel
 from inrreg.kernels.blur import blurred, blurred_differences
 from inrreg.sampling import smoothed
 from inrreg.space import Grid
+from inrreg.threads import at_most
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -42,6 +44,20 @@ def test_a_failing_part_is_told() -> None:
             in_parallel(kernel, 4)
     finally:
         torch.set_num_threads(before)
+
+
+def test_after_an_interrupt_no_part_writes_any_more() -> None:
+    done = np.zeros(2)
+
+    def kernel(first: int, stop: int) -> None:
+        if first == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.3)
+        done[first:stop] = 1
+
+    with at_most(2), pytest.raises(KeyboardInterrupt):
+        in_parallel(kernel, 2)
+    assert done.tolist() == [0.0, 1.0]  # it had ended before the interrupt was heard
 
 
 def test_the_compiler_is_not_loaded_before_it_is_needed() -> None:

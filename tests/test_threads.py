@@ -2,13 +2,16 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
 import pytest
 import torch
 
-from inrreg.threads import aside, at_most, for_loops, loops_first
+from inrreg.fields.tangents import forward_mode
+from inrreg.threads import aside, at_most, for_loops, lazy, loops_first
 
+CPU = torch.device("cpu")
 Say = Callable[[str], None] | None
 
 
@@ -44,7 +47,7 @@ def test_threads_are_halved_between_both_and_given_back(count: int, here: int, t
         return torch.get_num_threads(), for_loops()
 
     with at_most(count):
-        with aside(work) as result:
+        with aside(work, CPU) as result:
             assert (torch.get_num_threads(), for_loops()) == (1, here)
             assert result(print) == (1, there)
         assert (torch.get_num_threads(), for_loops()) == (count, count)
@@ -62,7 +65,7 @@ def test_both_are_done_at_once_and_heard_by_the_caller() -> None:
         return threading.current_thread().name
 
     heard = list[tuple[str, str]]()
-    with at_most(2), aside(work) as result:
+    with at_most(2), aside(work, CPU) as result:
         assert second.wait(10)
         first.set()
         name = result(lambda what: heard.append((what, threading.current_thread().name)))
@@ -76,7 +79,7 @@ def test_with_one_thread_the_work_is_done_when_asked_for() -> None:
     def work(say: Say) -> None:
         say("work")
 
-    with at_most(1), aside(work) as result:
+    with at_most(1), aside(work, CPU) as result:
         order.append("block")
         result(order.append)
     assert order == ["block", "work"]
@@ -93,7 +96,7 @@ def test_to_leave_the_block_ends_the_work() -> None:
         except KeyboardInterrupt:
             ended.append("interrupted")
 
-    with at_most(2), aside(work):
+    with at_most(2), aside(work, CPU):
         assert begun.wait(10)
     assert ended == ["interrupted"]
 
@@ -103,7 +106,7 @@ def test_what_fails_aside_is_told_with_the_value(count: int) -> None:
     def work(say: Say) -> None:
         raise ValueError("no such thing")
 
-    with at_most(count), aside(work) as result, pytest.raises(ValueError, match="no such thing"):
+    with at_most(count), aside(work, CPU) as result, pytest.raises(ValueError, match="no such thing"):
         result(print)
 
 
@@ -111,6 +114,49 @@ def test_the_work_knows_its_context() -> None:
     """As whoever keeps the warnings of a run does."""
     whose = ContextVar("whose", default="nobody's")
     token = whose.set("mine")
-    with at_most(2), aside(lambda say: whose.get()) as result:
+    with at_most(2), aside(lambda say: whose.get(), CPU) as result:
         assert result(print) == "mine"
     whose.reset(token)
+
+
+def test_a_gpu_is_given_one_piece_of_work_at_a_time() -> None:
+    with at_most(2), aside(lambda say: threading.current_thread().name, torch.device("cuda")) as result:
+        assert result(print) == threading.current_thread().name
+
+
+def test_a_lazy_property_is_computed_once_and_kept() -> None:
+    asked = list[int]()
+
+    class Asked:
+        @lazy
+        def value(self) -> int:
+            """What it is."""
+            asked.append(1)
+            return 7
+
+    instance = Asked()
+    assert (instance.value, instance.value, asked) == (7, 7, [1])
+    assert Asked.value.__doc__ == "What it is."
+
+
+def test_lazy_properties_of_two_instances_are_computed_at_once() -> None:
+    meeting = threading.Barrier(2, timeout=10)
+
+    class Meeting:
+        @lazy
+        def place(self) -> int:
+            return meeting.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        places = [pool.submit(getattr, Meeting(), "place") for _ in range(2)]
+        assert sorted(place.result() for place in places) == [0, 1]
+
+
+def test_forward_mode_is_right_in_two_threads() -> None:
+    points = torch.rand(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def off(_: int) -> float:
+        return float((forward_mode(torch.sin, points)[1].diagonal(dim1=-2, dim2=-1) - points.cos()).abs().max())
+
+    with ThreadPoolExecutor(2) as pool:
+        assert max(pool.map(off, range(200))) < 1e-12

@@ -6,12 +6,15 @@ Jacobian is one backward pass.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from threading import RLock
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+_FORWARD = RLock()
 
 
 @runtime_checkable
@@ -154,8 +157,10 @@ def value_and_jacobian(network: nn.Module, points: Float[Tensor, "*sites d"]) ->
 
 
 def forward_mode(function: Callable[[Tensor], Tensor], points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites outputs"], Float[Tensor, "*sites outputs d"]]:
-    """Values and Jacobian of anything that torch can differentiate forwards."""
-    passes = [torch.func.jvp(function, (points,), (direction.expand_as(points),)) for direction in torch.eye(points.shape[-1], dtype=points.dtype, device=points.device)]
+    """Values and Jacobian of anything that torch can differentiate forwards, in one thread at a time: torch counts the levels of this in one place for all of them."""
+    directions = torch.eye(points.shape[-1], dtype=points.dtype, device=points.device)
+    with _FORWARD:
+        passes = [torch.func.jvp(function, (points,), (direction.expand_as(points),)) for direction in directions]
     return passes[0][0], torch.stack([each[1] for each in passes], -1)
 
 

@@ -12,7 +12,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -58,6 +58,9 @@ def in_parallel(kernel: Callable[..., Any], n: int, *arguments: Any) -> None:
     threads = max(1, min(for_loops(), n))
     own, *others = pairwise(n * part // threads for part in range(threads + 1))
     parts = [_helpers().submit(kernel, first, stop, *arguments) for first, stop in others]
-    kernel(*own, *arguments)
+    try:
+        kernel(*own, *arguments)
+    finally:
+        wait(parts)  # after an interrupt, too, nothing writes any more
     for part in parts:
         part.result()

@@ -1,7 +1,6 @@
 """Both images on one grid under the present maps: what a detector of non-correspondence looks at."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -16,6 +15,7 @@ from inrreg.pair import Pair
 from inrreg.sampling import inside, linear, pyramid_level
 from inrreg.separable import apply_along_axes, smoothing
 from inrreg.space import Grid
+from inrreg.threads import lazy
 from inrreg.transforms import Transform
 
 VISIBLE, VISIBLE_MM = 0.1, 4.0
@@ -36,7 +36,7 @@ class Aligned:
     back: Transform | None = None
     lesion: Float[Tensor, "1 *shape"] | None = None
 
-    @cached_property
+    @lazy
     def inconsistency(self) -> Float[Tensor, "1 *shape"]:
         """|back(there(x)) - x| at every voxel, mm.
 
@@ -49,7 +49,7 @@ class Aligned:
         moved = points + self.there.displacement_on(self.fixed.grid)
         return (self.back(moved) - points).norm(dim=-1)[None]
 
-    @cached_property
+    @lazy
     def determinant(self) -> Float[Tensor, "1 *shape"]:
         """det J of ``there`` at every voxel."""
         return determinant(self.there.jacobian_on(self.fixed.grid))[None]

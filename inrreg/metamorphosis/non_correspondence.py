@@ -134,7 +134,7 @@ class NonCorrespondence:
         if outcome in ENDING or overall(back.outcomes) in ENDING:
             there.fall_back()
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
-        result = StageResult(self.name, there.total, outcome, watch.seconds, [*there.history, *back.history])
+        result = StageResult(self.name, there.total, outcome, watch.seconds, [*back.history, *there.history])
         here, elsewhere = there.found, back.found
         if here is None or elsewhere is None:
             return result
@@ -164,14 +164,14 @@ class NonCorrespondence:
 
     def _round(self, scale: Scale, there: "Way", back: "Way", seed: int, progress: Progress | None) -> bool:
         """One scale: u both ways with m held, then m both ways with u held, both ways at once; whether the run has ended with it."""
-        with aside(partial(back.move, scale, seed)) as moved_back:
+        with aside(partial(back.move, scale, seed), there.pair.fixed.device) as moved_back:
             for move in (partial(there.move, scale, seed), moved_back):
                 outcome = move(progress)
                 if outcome is Outcome.INTERRUPTED:
                     raise KeyboardInterrupt
                 if outcome in ENDING:
                     return True
-        with aside(lambda said: back.look(there.total, scale.spacing_mm)) as looked_back:
+        with aside(lambda said: back.look(there.total, scale.spacing_mm), there.pair.fixed.device) as looked_back:
             there.look(back.total, scale.spacing_mm)
             looked_back(None)
         return False

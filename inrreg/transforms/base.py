@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from inrreg.errors import TransformError
+from inrreg.fields.tangents import forward_mode
 from inrreg.space import Grid
 
 CHUNK = 1 << 18
@@ -44,8 +45,7 @@ class Transform(nn.Module, ABC):
 
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
         """dT_i / dx_j at fixed world points, mm per mm; forward-mode unless the transform knows better."""
-        columns = [torch.func.jvp(self.displacement, (points,), (direction.expand_as(points),))[1] for direction in torch.eye(self.ndim, dtype=points.dtype, device=points.device)]
-        return torch.stack(columns, -1) + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+        return forward_mode(self.displacement, points)[1] + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
 
     def with_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites d d"]]:
         """``displacement`` and ``jacobian``, for those who ask for both at once and for no gradient."""
