@@ -242,6 +242,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    if without := [kind for kind in arguments.kinds if kind not in (*SEEDS[arguments.seeds], "patient")]:
+        parser.error(f"{', '.join(without)}: no {arguments.seeds} seeds; take --seeds {' or '.join(other for other in SEEDS if other != arguments.seeds)}")
     torch.set_num_threads(arguments.threads)
     table = Table(arguments.output, ("kind", "seed", "arm"), arguments.resume)
     for kind, seeds in SEEDS[arguments.seeds].items():

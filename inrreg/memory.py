@@ -34,6 +34,8 @@ FEATURES, BESIDE = 12, 6
 """Channels of the features that are compared in 3-D; values a site that are held beside those of both images: the images themselves, the mask, and what the last of the features are made from."""
 VOLUMES = 5
 """Cost volumes that are alive at once: the costs of both ways, their marginals, and messages between neighbours."""
+KEYPOINT_MM = 6.0
+"""How far apart the keypoints of a detector are taken to be that does not say."""
 
 
 def innermost(stage: Any) -> Any:
@@ -81,7 +83,7 @@ def _stages(pair: Pair, preset: Preset, contrasts: int) -> Iterator[int]:
         for scale in scales_of(stage):
             levels = [_wider(box, margin + 4 * scale.spacing_mm, shape).resampled(scale.spacing_mm) for box, shape in zip(boxes[:ways], whole, strict=False)]
             yield a_voxel * sum(level.n_voxels for level in levels)
-        for search in getattr(stage, "searches", ()):
+        for search in getattr(innermost(stage), "searches", ()):
             yield _search(search, boxes[0])
 
 
@@ -89,7 +91,8 @@ def _search(search: Any, box: Grid) -> int:
     """Bytes of a search of ``graphreg`` around ``box``; keypoints on a lattice are as many as fill the box."""
     reach = float(np.max(search.labels.range_mm)) + search.patch_radius * float(np.max(search.labels.step_mm))
     sites = _wider(box, reach).covering(search.spacing_mm).n_voxels
-    keypoints = search.detector.count if hasattr(search.detector, "count") else prod(np.ceil(box.extent / search.detector.spacing_mm).astype(int).tolist())
+    spacing_mm = getattr(search.detector, "spacing_mm", KEYPOINT_MM)
+    keypoints = getattr(search.detector, "count", prod(np.ceil(box.extent / spacing_mm).astype(int).tolist()))
     return 4 * ((2 * FEATURES + BESIDE) * sites + VOLUMES * keypoints * search.labels.count(box.ndim))
 
 

@@ -70,7 +70,7 @@ def _centred(image: Image) -> NDArray[np.float64]:
 def _mean_local_correlation(f: NDArray[np.float64], w: NDArray[np.float64], inside: NDArray[np.bool_], size: tuple[int, ...]) -> float | None:
     """Windows are cut at the border of the image, not at that of the mask."""
     from inrreg.kernels import in_parallel
-    from inrreg.kernels.agreement import local_correlations
+    from inrreg.kernels.agreement import LAYERS, local_correlations
 
     radii, box = np.array(size) // 2, list[slice]()
     for axis, radius in enumerate(radii):
@@ -80,6 +80,6 @@ def _mean_local_correlation(f: NDArray[np.float64], w: NDArray[np.float64], insi
     if inside.ndim == 2:  # a plane is a stack of one
         solid, radii = [values[None] for values in solid], np.insert(radii, 0, 0)
     sums = np.empty((len(solid[0]), 2))
-    in_parallel(local_correlations, len(sums), *solid, radii, FLAT * f.var(), FLAT * w.var(), sums)
+    in_parallel(local_correlations, -(-len(sums) // LAYERS), *solid, radii, FLAT * f.var(), FLAT * w.var(), sums)
     total, counted = sums.sum(0)
     return float(total / counted) if counted else None

@@ -5,9 +5,19 @@ from numpy.typing import NDArray
 
 from inrreg.kernels import compiled
 
+LAYERS = 32
+"""Sums begin anew after so many, so that their rounding does not depend on the number of threads."""
+
 
 @compiled
 def local_correlations(first: int, stop: int, f: NDArray, w: NDArray, inside: NDArray, radii: NDArray, least_f: float, least_w: float, result: NDArray) -> None:
+    """``correlations_of_layers`` of blocks ``first`` to ``stop``, of ``LAYERS`` layers each."""
+    for block in range(first, stop):
+        correlations_of_layers(block * LAYERS, min((block + 1) * LAYERS, len(f)), f, w, inside, radii, least_f, least_w, result)
+
+
+@compiled
+def correlations_of_layers(first: int, stop: int, f: NDArray, w: NDArray, inside: NDArray, radii: NDArray, least_f: float, least_w: float, result: NDArray) -> None:
     """``result[i]``: of layer i the sum of correlations of ``f`` and ``w`` over the boxes around what is ``inside``, and the number of these boxes where the variance of ``f`` is above ``least_f``.
 
     Images are ``[x, y, z]``, boxes reach ``radii`` to either side and are cut at the border; the others count as nothing, and those where the variance of ``w`` is not above ``least_w`` as 0.
