@@ -44,7 +44,7 @@ def warped(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Grid,
     """
     fill = _fill(image, outside)
     if method == "linear" and image.device.type == "cpu" and not isinstance(image, LabelImage):
-        return _filled_outside(displaced(image, displacement.cpu(), grid), image.grid, displacement.cpu(), fill)
+        return image.with_data(_by_rows(image, displacement.cpu(), grid, fill), grid)
     sample = _sampler(image, method)
     points, u = grid.points(device=image.device).reshape(-1, grid.ndim), displacement.reshape(-1, grid.ndim).to(image.device)
     parts = [_filled(sample, image.grid, x + part, fill) for x, part in zip(points.split(CHUNK), u.split(CHUNK), strict=True)]
@@ -59,17 +59,19 @@ def displaced(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Gr
     return image.with_data(interpolated(image.data.to(displacement.dtype), displacement, _unmoved(grid, image.grid)), grid)
 
 
+def _by_rows(image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, fill: Tensor) -> Float[Tensor, "c *shape"]:
+    """``displaced`` on a CPU, with ``fill``, one a channel, where a voxel is moved out of the image."""
+    placement = _unmoved(grid, image.grid)
+    values = interpolated(image.data.to(displacement.dtype), displacement, placement)
+    outside = within(displacement, image.grid.shape, placement) == 0
+    for channel, value in zip(values, fill[:, 0], strict=True):
+        channel.masked_fill_(outside, value)
+    return values
+
+
 def _unmoved(grid: Grid, image: Grid) -> Placement:
     """Where all voxels of ``grid`` lie in ``image`` before they are displaced."""
     return Placement.through(grid, image, np.eye(grid.ndim), np.zeros(grid.ndim), torch.ones(grid.shape, dtype=torch.bool))
-
-
-def _filled_outside(values: AnyImage, grid: Grid, displacement: Float[Tensor, "*shape d"], fill: Tensor) -> AnyImage:
-    """``values`` with ``fill``, one a channel, where a voxel is moved out of ``grid``."""
-    outside = within(displacement, grid.shape, _unmoved(values.grid, grid)) == 0
-    for channel, value in zip(values.data, fill[:, 0], strict=True):
-        channel.masked_fill_(outside, value)
-    return values
 
 
 def _sampler(image: Image, method: str) -> Callable[[Tensor], Tensor]:

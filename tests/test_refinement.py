@@ -206,19 +206,16 @@ def test_both_ways_at_once_are_the_same(pair: Pair, found: StageResult) -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_interrupt_on_the_way_back_leaves_the_way_there(pair: Pair, found: StageResult, count: int) -> None:
-    with at_most(count):
-        interrupted_on_the_way_back(pair, found)
-
-
-def interrupted_on_the_way_back(pair: Pair, found: StageResult) -> None:
     alone = Refinement(QUICK).run(pair, found.transform)
-    result = Bidirectional(Refinement(QUICK)).run(pair, found.transform, progress=interrupting(len(alone.history) + 2))
+    with at_most(count):
+        result = Bidirectional(Refinement(QUICK)).run(pair, found.transform, progress=interrupting(len(alone.history) + 2))
     assert result.outcome is Outcome.INTERRUPTED
     assert torch.equal(result.transform.displacement_on(pair.fixed.grid), alone.transform.displacement_on(pair.fixed.grid))
     assert len(result.history) == len(alone.history) + 2
     assert "disagreement_mm" not in result.notes
     # and the chain of stages ends with it
-    stages = run_stages([GRAPH, Bidirectional(Refinement(QUICK)), GRAPH], pair, None, progress=interrupting(1 + len(alone.history) + 2))
+    with at_most(count):
+        stages = run_stages([GRAPH, Bidirectional(Refinement(QUICK)), GRAPH], pair, None, progress=interrupting(1 + len(alone.history) + 2))
     assert [stage.outcome for stage in stages] == [Outcome.CONVERGED, Outcome.INTERRUPTED]
 
 
