@@ -19,17 +19,13 @@ from inrreg.threads import at_most
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("n", [0, 1, 2, 7])
 def test_every_row_is_done_once_whatever_the_threads(n: int, threads: int) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     done = np.zeros(n)
 
     def kernel(first: int, stop: int, step: float) -> None:
         done[first:stop] += step
 
-    try:
+    with at_most(threads):
         in_parallel(kernel, n, 1.0)
-    finally:
-        torch.set_num_threads(before)
     assert done.tolist() == [1.0] * n
 
 
@@ -37,13 +33,8 @@ def test_a_failing_part_is_told() -> None:
     def kernel(first: int, stop: int) -> None:
         raise ValueError(f"rows {first} to {stop}")
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(ValueError, match="rows"):
-            in_parallel(kernel, 4)
-    finally:
-        torch.set_num_threads(before)
+    with at_most(2), pytest.raises(ValueError, match="rows"):
+        in_parallel(kernel, 4)
 
 
 def test_after_an_interrupt_no_part_writes_any_more() -> None:
@@ -70,10 +61,9 @@ def test_the_compiler_is_not_loaded_before_it_is_needed() -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_blur_equals_the_product_of_matrices(grid: Grid, sigma_mm: float, threads: int, dtype: torch.dtype) -> None:
     """Gaussians of no width, of an even and an odd reach, and wider than the image."""
-    image, before = Image(torch.randn(2, *grid.shape, generator=torch.Generator().manual_seed(1), dtype=dtype), grid), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    found = blurred(image.data, grid, sigma_mm)
-    torch.set_num_threads(before)
+    image = Image(torch.randn(2, *grid.shape, generator=torch.Generator().manual_seed(1), dtype=dtype), grid)
+    with at_most(threads):
+        found = blurred(image.data, grid, sigma_mm)
     torch.testing.assert_close(found, smoothed(image, sigma_mm).data, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-13)
 
 
