@@ -100,13 +100,13 @@ def interpolated(data: Float[Tensor, "c *shape"], displacement: Float[Tensor, "*
 
 
 @torch.no_grad()
-def within(displacement: Float[Tensor, "*lattice d"], shape: Sequence[int], placement: Placement) -> Float[Tensor, "*lattice"]:
-    """1 where a displaced site lies within the voxels of an image of ``shape``, 0 outside; what stands at sites that do not count means nothing. No gradient."""
+def within(weight: Float[Tensor, "*lattice"], displacement: Float[Tensor, "*lattice d"], shape: Sequence[int], placement: Placement) -> Float[Tensor, "*lattice"]:
+    """``weight`` where a displaced site lies within the voxels of an image of ``shape``, 0 where it lies outside; sites that do not count keep theirs. No gradient."""
     from inrreg.kernels import in_parallel
     from inrreg.kernels.interpolation import stay_inside
 
     parts, *where = placement.arrays
-    weight = displacement.new_empty(displacement.shape[:-1])
+    left = torch.empty_like(weight, memory_format=torch.contiguous_format)
     sizes = np.array(shape if len(shape) == 3 else (shape[0], 1, shape[1]))
-    in_parallel(stay_inside, len(parts), vectors(displacement.movedim(-1, 0)), parts, sizes, *where, volumes(weight[None])[0])
-    return weight
+    in_parallel(stay_inside, len(parts), vectors(displacement.movedim(-1, 0)), parts, sizes, *where, volumes(weight[None])[0], volumes(left[None])[0])
+    return left

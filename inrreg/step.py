@@ -130,7 +130,10 @@ class Step:
 
     @lazy
     def _weight_inside(self) -> Float[Tensor, "b 1 *lattice"]:
-        return self.samples.weight * self._validity[:, None]
+        weight, placement = self.samples.weight, self._placement
+        if placement is not None:
+            return within(weight[0, 0], self.displacement[0].detach(), self.level.moving.grid.shape, placement)[None, None]
+        return weight * inside_at(self.level.moving.grid, self._coordinates.detach())[:, None]
 
     @lazy
     def jacobian(self) -> Float[Tensor, "b *lattice d d"]:
@@ -158,12 +161,6 @@ class Step:
     def _coordinates(self) -> Tensor:
         """Where the sites lie on the grid of the moving image, which its features and its mask share."""
         return sampler_coordinates(self.level.moving.grid, self.mapped)
-
-    @lazy
-    def _validity(self) -> Tensor:
-        if self._placement is not None:
-            return within(self.displacement[0].detach(), self.level.moving.grid.shape, self._placement)[None]
-        return inside_at(self.level.moving.grid, self._coordinates.detach())
 
 
 @runtime_checkable

@@ -63,7 +63,7 @@ def _by_rows(image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, 
     """``displaced`` on a CPU, with ``fill``, one a channel, where a voxel is moved out of the image."""
     placement = _unmoved(grid, image.grid)
     values = interpolated(image.data.to(displacement.dtype), displacement, placement)
-    outside = within(displacement, image.grid.shape, placement) == 0
+    outside = within(displacement.new_ones(grid.shape), displacement, image.grid.shape, placement) == 0
     for channel, value in zip(values, fill[:, 0], strict=True):
         channel.masked_fill_(outside, value)
     return values

@@ -68,7 +68,7 @@ def test_weight_of_what_stays_inside(grid: Grid) -> None:
     image, u = image_on_another_grid(grid.ndim), displacement(grid)
     expected = inside(image.grid, start(grid.ndim)(grid.points(torch.float64) + u))
     assert 0.1 < float(expected.mean()) < 0.9
-    assert torch.equal(within(u, image.grid.shape, placement(grid, image)), expected)
+    assert torch.equal(within(torch.ones(grid.shape), u, image.grid.shape, placement(grid, image)), expected)
 
 
 def test_sites_that_do_not_count_change_nothing_at_those_that_do(grid: Grid) -> None:
@@ -79,7 +79,7 @@ def test_sites_that_do_not_count_change_nothing_at_those_that_do(grid: Grid) -> 
     values, expected = (interpolated(image.data, u, where) * counted for where in (some, every))
     torch.testing.assert_close(values, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(*(torch.autograd.grad(v.square().sum(), u)[0] for v in (values, expected)), rtol=0, atol=1e-12)
-    assert torch.equal(*(within(u, image.grid.shape, where)[counted] for where in (some, every)))
+    assert torch.equal(*(within(torch.ones(grid.shape), u, image.grid.shape, where)[counted] for where in (some, every)))
 
 
 def test_rows_without_anything_that_counts_are_not_looked_at(grid: Grid) -> None:

@@ -51,12 +51,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads do not live on in a forked process
 
 
-def in_parallel(kernel: Callable[..., Any], n: int, *arguments: Any) -> None:
-    """``kernel(first, stop, *arguments)`` for parts of 0 ... n, one for each thread that loops may use; a sum over rows is to be left to the caller, so that it does not depend on their number."""
+def in_parallel(kernel: Callable[..., Any], rows: int | range, *arguments: Any) -> None:
+    """``kernel(first, stop, *arguments)`` for parts of ``rows`` (0 ... n), one for each thread that loops may use; a sum over rows is to be left to the caller, so that it does not depend on their number."""
     if isinstance(kernel, Dispatcher):
         _tell(kernel.stats.cache_path)
+    begin, n = (rows.start, len(rows)) if isinstance(rows, range) else (0, rows)
     threads = max(1, min(for_loops(), n))
-    own, *others = pairwise(n * part // threads for part in range(threads + 1))
+    own, *others = pairwise(begin + n * part // threads for part in range(threads + 1))
     parts = [_helpers().submit(kernel, first, stop, *arguments) for first, stop in others]
     try:
         kernel(*own, *arguments)

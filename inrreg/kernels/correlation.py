@@ -18,60 +18,47 @@ Array = Any
 @compiled
 def moments(first: int, stop: int, fixed: Array, weight: Array, radii: Array, needed: Array, inverse: Array, mean: Array, variance: Array) -> None:
     """The inverse of the weight in the window around every sample of planes ``first`` to ``stop``, and the weighted mean and variance of ``fixed`` in it."""
-    product, row, sums, ring = buffers(fixed, radii)
+    products, rows, sums, ring = buffers(fixed, radii)
     for ahead in range(max(first - radii[0], 0), stop + radii[0]):
         if ahead < len(fixed):
-            for j in range(fixed.shape[1]):
-                begin, end = reach(needed[2, ahead, j], radii[2], fixed.shape[2])
-                product[0, j, begin:end] = weight[ahead, j, begin:end]
-                multiply(weight[ahead, j, begin:end], fixed[ahead, j, begin:end], product[1, j, begin:end])
-                multiply(product[1, j, begin:end], fixed[ahead, j, begin:end], product[2, j, begin:end])
-            in_plane(product, ahead, radii, needed, row, ring)
-        i = ahead - radii[0]
-        if i >= first:
-            for j in range(fixed.shape[1]):
-                begin, end = needed[0, i, j]
-                across_planes(ring, i, j, begin, end, radii[0], len(fixed), sums)
-                moments_of(sums[:, begin:end], inverse[i, j, begin:end], mean[i, j, begin:end], variance[i, j, begin:end])
+            i = np.uint64(ahead)
+            for j in range(np.uint64(fixed.shape[1])):
+                for k in range(*reach(needed, i, j, radii[2], fixed.shape[2])):
+                    w, f = weight[i, j, k], fixed[i, j, k]
+                    products[0, j, k], products[1, j, k], products[2, j, k] = w, w * f, w * f * f
+            in_plane(products, i, radii, needed, rows, ring)
+        if ahead - radii[0] >= first:
+            moments_of(ring, np.uint64(ahead - radii[0]), radii[0], needed, sums, inverse, mean, variance)
 
 
 @compiled
 def correlate(
     first: int, stop: int, warped: Array, fixed: Array, weight: Array, inverse: Array, mean: Array, variance: Array, floors: Array, radii: Array, needed: Array, factors: Array, totals: Array
 ) -> None:
-    """``totals[i]`` is what planes ``first`` to ``stop`` add to the sum; ``factors`` become V p, V q and V (2 A q - F p)."""
-    product, row, sums, ring = buffers(warped, radii)
+    """``totals[i]`` is what planes ``first`` to ``stop`` add to the sum; ``factors`` ``[i, 3, j, k]`` become V p, V q and V (2 A q - F p)."""
+    products, rows, sums, ring = buffers(warped, radii)
     for ahead in range(max(first - radii[0], 0), stop + radii[0]):
         if ahead < len(warped):
-            for j in range(warped.shape[1]):
-                begin, end = reach(needed[2, ahead, j], radii[2], warped.shape[2])
-                multiply(weight[ahead, j, begin:end], warped[ahead, j, begin:end], product[0, j, begin:end])
-                multiply(product[0, j, begin:end], warped[ahead, j, begin:end], product[1, j, begin:end])
-                multiply(product[0, j, begin:end], fixed[ahead, j, begin:end], product[2, j, begin:end])
-            in_plane(product, ahead, radii, needed, row, ring)
-        i = ahead - radii[0]
-        if i >= first:
-            totals[i] = 0.0
-            for j in range(warped.shape[1]):
-                begin, end = needed[0, i, j]
-                across_planes(ring, i, j, begin, end, radii[0], len(warped), sums)
-                known = inverse[i, j, begin:end], mean[i, j, begin:end], variance[i, j, begin:end]
-                totals[i] += correlation_of(sums[:, begin:end], weight[i, j, begin:end], known, floors, factors[:, i, j, begin:end])
+            i = np.uint64(ahead)
+            for j in range(np.uint64(warped.shape[1])):
+                for k in range(*reach(needed, i, j, radii[2], warped.shape[2])):
+                    w, m, f = weight[i, j, k], warped[i, j, k], fixed[i, j, k]
+                    products[0, j, k], products[1, j, k], products[2, j, k] = w * m, w * m * m, w * m * f
+            in_plane(products, i, radii, needed, rows, ring)
+        if ahead - radii[0] >= first:
+            i = np.uint64(ahead - radii[0])
+            totals[i] = correlation_of(ring, i, radii[0], needed, sums, weight, inverse, mean, variance, floors, factors)
 
 
 @compiled
 def differentiate(first: int, stop: int, warped: Array, fixed: Array, weight: Array, radii: Array, needed: Array, factors: Array, gradient: Array) -> None:
     """The derivative of the sum by ``warped``, in planes ``first`` to ``stop``."""
-    _, row, sums, ring = buffers(warped, radii)
+    _, rows, sums, ring = buffers(warped, radii)
     for ahead in range(max(first - radii[0], 0), stop + radii[0]):
         if ahead < len(warped):
-            in_plane(factors[:, ahead], ahead, radii, needed, row, ring)
-        i = ahead - radii[0]
-        if i >= first:
-            for j in range(warped.shape[1]):
-                begin, end = needed[0, i, j]
-                across_planes(ring, i, j, begin, end, radii[0], len(warped), sums)
-                derivative_of(sums[:, begin:end], warped[i, j, begin:end], fixed[i, j, begin:end], weight[i, j, begin:end], gradient[i, j, begin:end])
+            in_plane(factors[ahead], np.uint64(ahead), radii, needed, rows, ring)
+        if ahead - radii[0] >= first:
+            derivative_of(ring, np.uint64(ahead - radii[0]), radii[0], needed, sums, warped, fixed, weight, gradient)
 
 
 @compiled
@@ -95,94 +82,105 @@ def buffers(image: Array, radii: Array) -> tuple[Array, Array, Array, Array]:
 
 
 @compiled
-def reach(part: Array, radius: int, n: int) -> tuple[int, int]:
-    """A part of a row and the windows around it; nothing if it is empty."""
-    return (max(part[0] - radius, 0), min(part[1] + radius, n)) if part[0] < part[1] else (0, 0)
+def reach(needed: Array, i: int, j: int, radius: int, n: int) -> tuple[int, int]:
+    """What has to be summed along a row, and the windows around it; nothing if that is empty."""
+    begin, end = needed[2, i, j, 0], needed[2, i, j, 1]
+    return (np.uint64(max(begin - radius, 0)), np.uint64(min(end + radius, n))) if begin < end else (np.uint64(0), np.uint64(0))
 
 
 @compiled
-def in_plane(products: Array, i: int, radii: Array, needed: Array, row: Array, ring: Array) -> None:
+def in_plane(products: Array, i: int, radii: Array, needed: Array, rows: Array, ring: Array) -> None:
     """Put the sums over the windows of a plane into its places of the rings."""
-    n = products.shape[1]
-    for which in range(3):
-        total = ring[which, i % ring.shape[1]]
-        for j in range(n):
-            along_row(products[which, j], row[j], needed[2, i, j, 0], needed[2, i, j, 1], radii[2])
-        for j in range(n):
-            begin, end = needed[1, i, j]
-            total[j, begin:end] = row[j, begin:end]
-            for shift in range(1, radii[1] + 1):
-                if j >= shift:
-                    add(row[j - shift, begin:end], total[j, begin:end])
-                if j + shift < n:
-                    add(row[j + shift, begin:end], total[j, begin:end])
+    n, place = products.shape[1], i % np.uint64(ring.shape[1])
+    for which in range(np.uint64(3)):
+        for j in range(np.uint64(n)):
+            along_row(products, which, j, np.uint64(needed[2, i, j, 0]), np.uint64(needed[2, i, j, 1]), radii[2], rows)
+        for row in range(n):
+            j = np.uint64(row)
+            begin, end, first, stop = np.uint64(needed[1, i, j, 0]), np.uint64(needed[1, i, j, 1]), max(row - radii[1], 0), min(row + radii[1] + 1, n)
+            a = np.uint64(first)
+            for k in range(begin, end):
+                ring[which, place, j, k] = rows[a, k]
+            for at in range(first + 1, stop - 2, 3):
+                a, b, c = np.uint64(at), np.uint64(at + 1), np.uint64(at + 2)
+                for k in range(begin, end):
+                    ring[which, place, j, k] += rows[a, k] + rows[b, k] + rows[c, k]
+            for at in range(stop - (stop - first - 1) % 3, stop):
+                a = np.uint64(at)
+                for k in range(begin, end):
+                    ring[which, place, j, k] += rows[a, k]
 
 
 @compiled
-def along_row(values: Array, total: Array, begin: int, end: int, radius: int) -> None:
+def along_row(products: Array, which: int, j: int, begin: int, end: int, radius: int, rows: Array) -> None:
     """Sums over 2 ``radius`` + 1 neighbours, 0 beyond the row."""
-    total[begin:end] = values[begin:end]
-    for shift in range(1, radius + 1):
-        first, last = max(begin, shift), min(end, len(values) - shift)
-        if first < end:
-            add(values[first - shift : end - shift], total[first:end])
-        if begin < last:
-            add(values[begin + shift : last + shift], total[begin:last])
+    n = np.uint64(products.shape[2])
+    for k in range(begin, end):
+        rows[j, k] = products[which, j, k]
+    for shift in range(np.uint64(1), np.uint64(radius + 1)):
+        for k in range(max(begin, shift), end):
+            rows[j, k] += products[which, j, k - shift]
+        for k in range(begin, min(end, n - min(shift, n))):
+            rows[j, k] += products[which, j, k + shift]
 
 
 @compiled
 def across_planes(ring: Array, i: int, j: int, begin: int, end: int, radius: int, n: int, sums: Array) -> None:
     """Sums of rows ``j`` over the planes around plane ``i`` of ``n``."""
-    sums[:, begin:end] = 0
-    for other in range(max(i - radius, 0), min(i + radius + 1, n)):
-        for which in range(3):
-            add(ring[which, other % ring.shape[1], j, begin:end], sums[which, begin:end])
+    size, first, stop = ring.shape[1], max(int(i) - radius, 0), min(int(i) + radius + 1, n)
+    for which in range(np.uint64(3)):
+        a = np.uint64(first % size)
+        for k in range(begin, end):
+            sums[which, k] = ring[which, a, j, k]
+        for at in range(first + 1, stop - 2, 3):
+            a, b, c = np.uint64(at % size), np.uint64((at + 1) % size), np.uint64((at + 2) % size)
+            for k in range(begin, end):
+                sums[which, k] += ring[which, a, j, k] + ring[which, b, j, k] + ring[which, c, j, k]
+        for at in range(stop - (stop - first - 1) % 3, stop):
+            a = np.uint64(at % size)
+            for k in range(begin, end):
+                sums[which, k] += ring[which, a, j, k]
 
 
 @compiled
-def add(row: Array, total: Array) -> None:
-    for k in range(total.size):
-        total[k] += row[k]
-
-
-@compiled
-def multiply(first: Array, second: Array, product: Array) -> None:
-    for k in range(product.size):
-        product[k] = first[k] * second[k]
-
-
-@compiled
-def moments_of(sums: Array, inverse: Array, mean: Array, variance: Array) -> None:
+def moments_of(ring: Array, i: int, radius: int, needed: Array, sums: Array, inverse: Array, mean: Array, variance: Array) -> None:
     one, least, zero = sums.dtype.type(1), sums.dtype.type(1e-3), sums.dtype.type(0)
-    weights, values, squares = sums[0], sums[1], sums[2]
-    for k in range(weights.size):
-        v = one / max(weights[k], least)
-        m = values[k] * v
-        inverse[k], mean[k], variance[k] = v, m, max(squares[k] * v - m * m, zero)
+    for j in range(np.uint64(mean.shape[1])):
+        begin, end = np.uint64(needed[0, i, j, 0]), np.uint64(needed[0, i, j, 1])
+        across_planes(ring, i, j, begin, end, radius, len(mean), sums)
+        for k in range(begin, end):
+            v = one / max(sums[0, k], least)
+            m = sums[1, k] * v
+            inverse[i, j, k], mean[i, j, k], variance[i, j, k] = v, m, max(sums[2, k] * v - m * m, zero)
 
 
 @compiled
-def correlation_of(sums: Array, weight: Array, known: tuple[Array, Array, Array], floors: Array, factors: Array) -> float:
-    two, zero = sums.dtype.type(2), sums.dtype.type(0)
-    values, squares, products = sums[0], sums[1], sums[2]
-    inverse, mean, variance = known
-    by_fixed, by_warped, constant = factors[0], factors[1], factors[2]
-    total = 0.0
-    for k in range(weight.size):
-        a = values[k] * inverse[k]
-        covariance = products[k] * inverse[k] - a * mean[k]
-        spread = max(squares[k] * inverse[k] - a * a, zero) + floors[1]
-        p = weight[k] / math.sqrt((variance[k] + floors[0]) * spread)
-        total += p * covariance
-        by_fixed[k] = p * inverse[k]
-        by_warped[k] = by_fixed[k] * covariance / (two * spread)
-        constant[k] = two * a * by_warped[k] - by_fixed[k] * mean[k]
+def correlation_of(
+    ring: Array, i: int, radius: int, needed: Array, sums: Array, weight: Array, inverse: Array, mean: Array, variance: Array, floors: Array, factors: Array
+) -> float:
+    two, zero, total = sums.dtype.type(2), sums.dtype.type(0), 0.0
+    of_fixed, of_warped = floors[0], floors[1]
+    for j in range(np.uint64(mean.shape[1])):
+        begin, end, of_row = np.uint64(needed[0, i, j, 0]), np.uint64(needed[0, i, j, 1]), zero
+        across_planes(ring, i, j, begin, end, radius, len(mean), sums)
+        for k in range(begin, end):
+            v = inverse[i, j, k]
+            a = sums[0, k] * v
+            covariance = sums[2, k] * v - a * mean[i, j, k]
+            spread = max(sums[1, k] * v - a * a, zero) + of_warped
+            p = weight[i, j, k] / math.sqrt((variance[i, j, k] + of_fixed) * spread)
+            of_row += p * covariance
+            by_warped = p * v * covariance / (two * spread)
+            factors[i, 0, j, k], factors[i, 1, j, k], factors[i, 2, j, k] = p * v, by_warped, two * a * by_warped - p * v * mean[i, j, k]
+        total += of_row
     return total
 
 
 @compiled
-def derivative_of(sums: Array, warped: Array, fixed: Array, weight: Array, gradient: Array) -> None:
+def derivative_of(ring: Array, i: int, radius: int, needed: Array, sums: Array, warped: Array, fixed: Array, weight: Array, gradient: Array) -> None:
     two = sums.dtype.type(2)
-    by_fixed, by_warped, constant = sums[0], sums[1], sums[2]
-    for k in range(weight.size):
-        gradient[k] = weight[k] * (by_fixed[k] * fixed[k] - two * by_warped[k] * warped[k] + constant[k])
+    for j in range(np.uint64(gradient.shape[1])):
+        begin, end = np.uint64(needed[0, i, j, 0]), np.uint64(needed[0, i, j, 1])
+        across_planes(ring, i, j, begin, end, radius, len(gradient), sums)
+        for k in range(begin, end):
+            gradient[i, j, k] = weight[i, j, k] * (sums[0, k] * fixed[i, j, k] - two * sums[1, k] * warped[i, j, k] + sums[2, k])

@@ -96,19 +96,18 @@ class InLoops:
         self._values, self._radii = members(values), np.array(radii if len(radii) == 3 else (radii[0], 0, radii[1]))
         self._needed = [needed(of_member != 0, self._radii) for of_member in members(weight)[:, 0]]
         self._inverse, self._mean, self._variance = (np.zeros_like(self._values) for _ in range(3))
-        self._factors = np.zeros((3, *self._values.shape), self._values.dtype)
+        self._factors = np.zeros((*self._values.shape[:3], 3, *self._values.shape[3:]), self._values.dtype)
         self._weight: Tensor | None = None
 
     def correlation(self, warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], floors: Float[Tensor, "2 c"]) -> tuple[Float[Tensor, ""], Float[Tensor, "b c *lattice"]]:
         from inrreg.kernels import in_parallel
         from inrreg.kernels.correlation import correlate, differentiate
 
-        if stale(self._weight, weight):
-            self._measure(weight)
+        self._measure(weight)
         values, weights, gradient = members(warped), members(weight), torch.zeros_like(warped, memory_format=torch.contiguous_format)
         slopes, of_channels, total = members(gradient), np.ascontiguousarray(floors.to(warped.dtype).numpy().T), 0.0
         for b, c, needed_part in self._lattices():
-            known, factors, sums = [moment[b, c] for moment in (self._inverse, self._mean, self._variance)], self._factors[:, b, c], np.zeros(values.shape[2])
+            known, factors, sums = [moment[b, c] for moment in (self._inverse, self._mean, self._variance)], self._factors[b, c], np.zeros(values.shape[2])
             in_parallel(correlate, len(sums), values[b, c], self._values[b, c], weights[b, 0], *known, of_channels[c], self._radii, needed_part, factors, sums)
             in_parallel(differentiate, len(sums), values[b, c], self._values[b, c], weights[b, 0], self._radii, needed_part, factors, slopes[b, c])
             total += float(sums.sum())
@@ -118,10 +117,11 @@ class InLoops:
         from inrreg.kernels import in_parallel
         from inrreg.kernels.correlation import moments
 
+        planes = changed(self._weight, weight, self._radii[0])
         self._weight, weights = weight, members(weight)
         for b, c, needed_part in self._lattices():
             known = [moment[b, c] for moment in (self._inverse, self._mean, self._variance)]
-            in_parallel(moments, len(known[0]), self._values[b, c], weights[b, 0], self._radii, needed_part, *known)
+            in_parallel(moments, planes, self._values[b, c], weights[b, 0], self._radii, needed_part, *known)
 
     def _lattices(self) -> Iterator[tuple[int, int, Int[np.ndarray, "3 i j 2"]]]:
         """Number of member and channel, and what is needed of it."""
@@ -147,6 +147,15 @@ def channel_sums(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b
 def stale(seen: Tensor | None, weight: Tensor) -> bool:
     """Whether the moments that were measured under the weight ``seen`` do not hold for ``weight``."""
     return seen is not weight and (seen is None or not torch.equal(seen, weight))
+
+
+def changed(seen: Tensor | None, weight: Tensor, radius: int) -> range:
+    """The planes of windows of ``radius`` in which another weight counts than under ``seen``: from the first of them to the last."""
+    planes = weight.shape[2]
+    if seen is None or seen is weight:
+        return range(0 if seen is weight else planes)
+    differ = np.flatnonzero((members(seen) != members(weight)).any((0, 1, 3, 4)))
+    return range(max(int(differ[0]) - radius, 0), min(int(differ[-1]) + radius + 1, planes)) if len(differ) else range(0)
 
 
 def members(values: Float[Tensor, "b c *lattice"]) -> Float[np.ndarray, "b c i j k"]:
