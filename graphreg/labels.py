@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from math import prod
+from typing import Self
 
 import numpy as np
 import torch
@@ -53,6 +55,14 @@ class Labels:
     def displacements(self, grid: Grid) -> Float[Tensor, "*labels d"]:
         """World displacement of every label, mm, for an image whose index axes are those of ``grid``."""
         return lattice(self.radii(grid.ndim), self.steps(grid.ndim)) @ torch.tensor(grid.direction.T, dtype=torch.float32)
+
+    def facing(self, grid: Grid) -> Self:
+        """These lengths, read as along the world's axes (x, y, z), for an image: those of each of its index axes are those of the world's axis nearest to it."""
+        if np.ndim(self.range_mm) == 0 and np.ndim(self.step_mm) == 0:
+            return self
+        nearest = max(permutations(range(grid.ndim)), key=lambda axes: sum(abs(grid.direction[world, index]) for index, world in enumerate(axes)))
+        turned = (tuple(np.broadcast_to(np.asarray(lengths, dtype=float), (grid.ndim,))[list(nearest)].tolist()) for lengths in (self.range_mm, self.step_mm))
+        return type(self)(*turned)
 
     def check_within(self, grid: Grid) -> None:
         """Whether the range stays within the image.

@@ -14,7 +14,7 @@ import torch
 from graphreg.densify import Densifier, ThinPlate, robust
 from graphreg.inference import Quadratic, TreeMinSum
 from graphreg.keypoints import Filled, Foerstner
-from graphreg.labels import Labels
+from graphreg.labels import Labels, Lengths
 from graphreg.search import Matches, Search
 from inrreg.errors import InputError
 from inrreg.features import Feature, RobustWindow
@@ -31,7 +31,7 @@ from inrreg.transforms.composite import fused
 log = logging.getLogger(__name__)
 
 
-def shrinking_searches(range_mm: float = 40.0, keypoints: tuple[int, int] = (2000, 2500)) -> tuple[Search, ...]:
+def shrinking_searches(range_mm: Lengths = 40.0, keypoints: tuple[int, int] = (2000, 2500)) -> tuple[Search, ...]:
     """``range_mm`` in steps of 4, then 12 in steps of 2, at what stands out and between; neighbours are held together the more the more labels there are to go astray among."""
     first, second = (Filled(Foerstner(count, spacing_mm), count) for count, spacing_mm in zip(keypoints, (6.0, 4.0), strict=True))
     return Search(Labels(range_mm, 4.0), first, inference=TreeMinSum(Quadratic(0.004))), Search(Labels(12.0, 2.0), second, inference=TreeMinSum(Quadratic(0.001)))
@@ -62,7 +62,7 @@ class GraphRegistration:
         if not self.searches:
             raise InputError("a graph registration needs at least one search, for instance searches=(Search(Labels(32, 4)),)")
         for search in self.searches:
-            search.labels.check_within(pair.fixed.grid)
+            search.labels.facing(pair.fixed.grid).check_within(pair.fixed.grid)
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
         start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
         total, found, history, rounds = start, None, list[Record](), list[dict[str, float]]()

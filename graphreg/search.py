@@ -18,6 +18,7 @@ from inrreg.masks import as_weight, bounding_box, without
 from inrreg.pair import Pair
 from inrreg.sampling import linear, on_grid, pyramid_level
 from inrreg.similarity import MindSSC
+from inrreg.space import Grid
 from inrreg.transforms import Transform
 from inrreg.warp import displaced
 
@@ -76,7 +77,8 @@ class Matches:
 class Search:
     """The images at ``spacing_mm``, compared by ``feature`` at the keypoints of ``detector`` for each of ``labels``, made to agree along ``graph`` by ``inference``.
 
-    A patch of 2 ``patch_radius`` + 1 sites an axis, a label's step apart, is compared at each keypoint. ``temperature``, in units of the cost, turns marginals
+    Lengths of ``labels`` that differ from axis to axis are along x, y, z of the world, and taken along the index axes nearest to these. A patch of 2 ``patch_radius`` + 1 sites an axis, a label's
+    step apart, is compared at each keypoint. ``temperature``, in units of the cost, turns marginals
     into probabilities. Where ``symmetric``, the search is run back from the points it found as well, and the marginals of both ways are averaged.
     No keypoint lies in the lesion of the fixed image, and what was found in that of the moving one is not trusted.
     """
@@ -97,24 +99,24 @@ class Search:
         Raises:
             InputError: no keypoint, too few for the graph, a range larger than the image, or a cost volume beyond ``memory_mb``.
         """
-        found = self.candidates(pair, initial, generator, memory_mb)
+        found, labels = self.candidates(pair, initial, generator, memory_mb), self.labels.facing(pair.fixed.grid)
         keypoints, costs, moving = found.keypoints, found.costs, found.frame.moving
         turn = torch.tensor(found.fixed.grid.direction.T, dtype=keypoints.dtype, device=keypoints.device)
-        marginals = self._agreed(costs, found.frame.fixed, keypoints)
-        there = sub_label_argmin(marginals, self.labels)
+        marginals = self._agreed(costs, found.frame.fixed, keypoints, labels)
+        there = sub_label_argmin(marginals, labels)
         disagreement = torch.zeros(len(keypoints), device=keypoints.device)
         if self.symmetric:
             points = keypoints + there @ turn
-            costs_back = cost_volume(found.moving, found.fixed, points, self.labels, self.patch_radius, memory_mb)
+            costs_back = cost_volume(found.moving, found.fixed, points, labels, self.patch_radius, memory_mb)
             del found  # the features are as large as several volumes, and have served
-            back = _turned_round(self._agreed(costs_back, moving, points))
+            back = _turned_round(self._agreed(costs_back, moving, points, labels))
             del costs_back
-            disagreement = (sub_label_argmin(back, self.labels) - there).norm(dim=1)
+            disagreement = (sub_label_argmin(back, labels) - there).norm(dim=1)
             marginals = (marginals + back).div_(2)
             del back
-        displacements = sub_label_argmin(marginals, self.labels) @ turn
+        displacements = sub_label_argmin(marginals, labels) @ turn
         uncertainty = torch.cat([entropy(probabilities(part, self.temperature)) for part in marginals.split(_AT_ONCE)])
-        confidence = (1 - uncertainty) / (1 + (disagreement / float(np.mean(self.labels.step_mm))) ** 2) * present(pair.moving_lesion, keypoints + displacements, initial)
+        confidence = (1 - uncertainty) / (1 + (disagreement / float(np.mean(labels.step_mm))) ** 2) * present(pair.moving_lesion, keypoints + displacements, initial)
         chosen = costs.flatten(1).gather(1, marginals.flatten(1).argmin(1, keepdim=True))
         return Matches(keypoints, displacements, confidence, uncertainty, disagreement, float(chosen.mean()))
 
@@ -127,13 +129,17 @@ class Search:
         frame = self.frame(pair, initial)
         keypoints = self.detector(frame.fixed, frame.mask, generator)
         fixed, moving = self.feature(frame.fixed), self.feature(frame.moving)
-        return Candidates(frame, fixed, moving, keypoints, cost_volume(fixed, moving, keypoints, self.labels, self.patch_radius, memory_mb))
+        return Candidates(frame, fixed, moving, keypoints, cost_volume(fixed, moving, keypoints, self.labels.facing(pair.fixed.grid), self.patch_radius, memory_mb))
+
+    def reach_mm(self, grid: Grid) -> Float[np.ndarray, " d"]:
+        """How far beyond a keypoint it looks, along each index axis of an image."""
+        labels = self.labels.facing(grid)
+        return (np.array(labels.radii(grid.ndim)) + self.patch_radius) * np.array(labels.steps(grid.ndim))
 
     def frame(self, pair: Pair, initial: Transform | None) -> Frame:
         """The grid reaches as far beyond the mask as the labels do, beyond the fixed image too."""
         mask = as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
-        reach = float(np.max(self.labels.range_mm)) + self.patch_radius * float(np.max(self.labels.step_mm))
-        margin = np.ceil(reach / pair.fixed.grid.spacing).astype(int)
+        margin = np.ceil(self.reach_mm(pair.fixed.grid) / pair.fixed.grid.spacing).astype(int)
         lower, upper = (np.array(bound) for bound in bounding_box(mask))
         grid = pair.fixed.grid.cropped((lower - margin).tolist(), (upper + margin).tolist()).covering(self.spacing_mm)
         with torch.no_grad():
@@ -143,8 +149,8 @@ class Search:
             inside = (on_grid(mask if pair.fixed_lesion is None else without(mask, pair.fixed_lesion), grid).data > 0.5).to(torch.float32)
         return Frame(fixed, moving, Image(inside, grid, mask.name))
 
-    def _agreed(self, costs: Float[Tensor, "n *labels"], image: Image, points: Float[Tensor, "n d"]) -> Float[Tensor, "n *labels"]:
-        return self.inference(costs, self.graph(points, linear(image, points)[0]).to(costs.device), self.labels)
+    def _agreed(self, costs: Float[Tensor, "n *labels"], image: Image, points: Float[Tensor, "n d"], labels: Labels) -> Float[Tensor, "n *labels"]:
+        return self.inference(costs, self.graph(points, linear(image, points)[0]).to(costs.device), labels)
 
 
 def _turned_round(marginals: Float[Tensor, "n *labels"]) -> Float[Tensor, "n *labels"]:

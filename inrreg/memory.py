@@ -15,6 +15,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inrreg.bidirectional import Bidirectional
 from inrreg.errors import InputError
@@ -84,13 +85,12 @@ def _stages(pair: Pair, preset: Preset, contrasts: int) -> Iterator[int]:
             levels = [_wider(box, margin + 4 * scale.spacing_mm, shape).resampled(scale.spacing_mm) for box, shape in zip(boxes[:ways], whole, strict=False)]
             yield a_voxel * sum(level.n_voxels for level in levels)
         for search in getattr(innermost(stage), "searches", ()):
-            yield _search(search, boxes[0])
+            yield _search(search, boxes[0], search.reach_mm(pair.fixed.grid))
 
 
-def _search(search: Any, box: Grid) -> int:
-    """Bytes of a search of ``graphreg`` around ``box``; keypoints on a lattice are as many as fill the box."""
-    reach = float(np.max(search.labels.range_mm)) + search.patch_radius * float(np.max(search.labels.step_mm))
-    sites = _wider(box, reach).covering(search.spacing_mm).n_voxels
+def _search(search: Any, box: Grid, reach_mm: NDArray[np.float64]) -> int:
+    """Bytes of a search of ``graphreg`` around ``box``, as far beyond it along each axis; keypoints on a lattice are as many as fill the box."""
+    sites = _wider(box, reach_mm).covering(search.spacing_mm).n_voxels
     spacing_mm = getattr(search.detector, "spacing_mm", KEYPOINT_MM)
     keypoints = getattr(search.detector, "count", prod(np.ceil(box.extent / spacing_mm).astype(int).tolist()))
     return 4 * ((2 * FEATURES + BESIDE) * sites + VOLUMES * keypoints * search.labels.count(box.ndim))
@@ -102,7 +102,7 @@ def _box(image: Image, mask: Image | None) -> Grid:
     return Grid.from_spacing([b - a for a, b in zip(lower, upper, strict=True)], image.grid.spacing)
 
 
-def _wider(box: Grid, margin_mm: float, most: Sequence[int] | None = None) -> Grid:
+def _wider(box: Grid, margin_mm: float | NDArray[np.float64], most: Sequence[int] | None = None) -> Grid:
     """``box`` with a margin to either side, ``most`` voxels at the most."""
     shape = np.array(box.shape) + 2 * np.ceil(margin_mm / box.spacing).astype(int)
     return Grid.from_spacing((shape if most is None else np.minimum(shape, most)).tolist(), box.spacing)

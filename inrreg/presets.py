@@ -53,7 +53,8 @@ def lung() -> Preset:
         penalty_sampler=WholeGrid(4.0),
         mask_margin_mm=4.0,
     )
-    stages = (Start(), MaskAlignment(), GraphRegistration(), Bidirectional(Refinement(continuous), lattice_mm=5.0))
+    search = GraphRegistration(shrinking_searches((24.0, 24.0, 40.0)))  # what moves farthest moves up and down, with the diaphragm
+    stages = (Start(), MaskAlignment(), search, Bidirectional(Refinement(continuous), lattice_mm=5.0))
     return Preset("lung", "lung CT, breathing or follow-up", Window(-1000, 200), stages, find_mask=lung_mask)
 
 

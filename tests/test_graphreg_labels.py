@@ -1,10 +1,12 @@
 """Labels and what is read off marginals over them: parabolas, clouds, entropies."""
 
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from worlds import oblique_grid
 
 from graphreg import Labels
@@ -49,6 +51,20 @@ def test_a_range_larger_than_the_image_is_refused() -> None:
     for reach in ((12.0, 12.0, 22.0), (11.0, 13.0, 22.0), (11.0, 12.0, 23.0)):
         with pytest.raises(InputError, match=r"larger than the image \(\[11.9, 12.6, 22.5\] mm\); give a smaller range_mm"):
             Labels(reach, 1.0).check_within(grid)
+
+
+def test_lengths_along_the_world_are_taken_along_the_nearest_index_axes() -> None:
+    labels, lengths = Labels((10.0, 20.0, 40.0), (1.0, 2.0, 4.0)), {0: (10.0, 1.0), 1: (20.0, 2.0), 2: (40.0, 4.0)}
+    tilt = Rotation.from_euler("xyz", (12, -17, 9), degrees=True).as_matrix()
+    for axes in permutations(range(3)):
+        for signs in product((1, -1), repeat=3):
+            matrix = np.zeros((3, 3))
+            matrix[list(axes), range(3)] = signs
+            found = labels.facing(Grid((20, 30, 40), np.block([[tilt @ matrix, np.ones((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]])))
+            assert (found.range_mm, found.step_mm) == tuple(zip(*[lengths[axis] for axis in axes], strict=True))
+    assert Labels((5.0, 9.0), 1.0).facing(Grid((8, 8), np.array([[0.0, 2, 0], [1, 0, 0], [0, 0, 1]]))).range_mm == (9.0, 5.0)
+    cube = Labels(12.0, 2.0)
+    assert cube.facing(oblique_grid(3)) is cube
 
 
 def parabolas(labels: Labels, ndim: int, least: torch.Tensor) -> torch.Tensor:

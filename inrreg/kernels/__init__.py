@@ -4,8 +4,8 @@ A kernel does the rows ``first`` to ``stop`` of its work, so that threads can sh
 time. Importing this room imports numba, which takes a moment: other rooms import a kernel inside the function that calls it. On a GPU torch's own operations serve, and tests hold
 both to the same values.
 
-How to write one: inner loops run from 0 over slices taken before (``row = image[i, j, a:b]``), or over unsigned indices where rows are so short that a slice costs as much as the row: only then does
-the compiler see that no index is negative and use whole vectors.
+How to write one: inner loops index whole arrays by unsigned numbers (``image[i, j, k]``, i, j and k made by ``range(np.uint64(n))`` or ``np.uint64``), also where one kernel calls another. Only then
+does the compiler see that no index is negative and use whole vectors; a slice (``row = image[i, j, a:b]``, k from 0) says so too, but to make one takes as long as to work off a row of a hundred numbers.
 """
 
 import inspect
@@ -25,6 +25,8 @@ from inrreg.threads import for_loops
 
 log = logging.getLogger(__name__)
 
+Index = Any
+"""An unsigned number, ``np.uint64``."""
 REORDERED = {"contract", "reassoc", "nsz", "arcp"}
 """What the compiler may assume of arithmetic, so that sums can be vectors: not that numbers are finite."""
 
@@ -52,7 +54,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_parallel(kernel: Callable[..., Any], rows: int | range, *arguments: Any) -> None:
-    """``kernel(first, stop, *arguments)`` for parts of ``rows`` (0 ... n), one for each thread that loops may use; a sum over rows is to be left to the caller, so that it does not depend on their number."""
+    """``kernel(first, stop, *arguments)`` for parts of ``rows`` (or 0 ... n), one for each thread that loops may use; sums over rows are the caller's, so that they do not depend on how many."""
     if isinstance(kernel, Dispatcher):
         _tell(kernel.stats.cache_path)
     begin, n = (rows.start, len(rows)) if isinstance(rows, range) else (0, rows)

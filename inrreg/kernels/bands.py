@@ -10,27 +10,29 @@ from inrreg.kernels import compiled
 
 
 @compiled
-def weigh_rows(weights: NDArray, first: int, source: NDArray, out: NDArray) -> None:
-    """out[k] = sum over t of weights[t] source[first + t, k], four rows at a time."""
-    n, whole = np.uint64(len(out)), len(weights) // 4 * 4
+def weigh_rows(weights: NDArray, m: int, first: int, source: NDArray, p: int, out: NDArray, q: int, r: int) -> None:
+    """out[q, r, k] = sum over t of weights[m, t] source[p, first + t, k], four rows at a time."""
+    n, width = np.uint64(out.shape[2]), weights.shape[1]
+    whole = width // 4 * 4
     for t in range(0, whole, 4):
-        u, v, w, x = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
+        s = np.uint64(t)
+        u, v, w, x = weights[m, s], weights[m, s + np.uint64(1)], weights[m, s + np.uint64(2)], weights[m, s + np.uint64(3)]
         a = np.uint64(first + t)
         b, c, d = a + np.uint64(1), a + np.uint64(2), a + np.uint64(3)
         if t == 0:
             for k in range(n):
-                out[k] = u * source[a, k] + v * source[b, k] + w * source[c, k] + x * source[d, k]
+                out[q, r, k] = u * source[p, a, k] + v * source[p, b, k] + w * source[p, c, k] + x * source[p, d, k]
         else:
             for k in range(n):
-                out[k] += u * source[a, k] + v * source[b, k] + w * source[c, k] + x * source[d, k]
-    for t in range(whole, len(weights)):
-        u, a = weights[t], np.uint64(first + t)
+                out[q, r, k] += u * source[p, a, k] + v * source[p, b, k] + w * source[p, c, k] + x * source[p, d, k]
+    for t in range(whole, width):
+        u, a = weights[m, np.uint64(t)], np.uint64(first + t)
         if t == 0:
             for k in range(n):
-                out[k] = u * source[a, k]
+                out[q, r, k] = u * source[p, a, k]
         else:
             for k in range(n):
-                out[k] += u * source[a, k]
+                out[q, r, k] += u * source[p, a, k]
 
 
 @compiled
@@ -38,5 +40,5 @@ def along_axis(start: int, stop: int, source: NDArray, first: NDArray, weights: 
     """out[p, m] = sum over t of weights[m, t] source[p, first[m] + t], rows p m; [p, n, k] -> [p, m, k]."""
     rows = len(weights)
     for row in range(start, stop):
-        p, m = row // rows, row % rows
-        weigh_rows(weights[m], first[m], source[p], out[p, m])
+        p, m = np.uint64(row // rows), np.uint64(row % rows)
+        weigh_rows(weights, m, first[m], source, p, out, p, m)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inrreg.kernels import compiled
+from inrreg.kernels import Index, compiled
 
 Array = Any
 
@@ -82,7 +82,7 @@ def buffers(image: Array, radii: Array) -> tuple[Array, Array, Array, Array]:
 
 
 @compiled
-def reach(needed: Array, i: int, j: int, radius: int, n: int) -> tuple[int, int]:
+def reach(needed: Array, i: int, j: int, radius: int, n: int) -> tuple[Index, Index]:
     """What has to be summed along a row, and the windows around it; nothing if that is empty."""
     begin, end = needed[2, i, j, 0], needed[2, i, j, 1]
     return (np.uint64(max(begin - radius, 0)), np.uint64(min(end + radius, n))) if begin < end else (np.uint64(0), np.uint64(0))
@@ -95,9 +95,8 @@ def in_plane(products: Array, i: int, radii: Array, needed: Array, rows: Array, 
     for which in range(np.uint64(3)):
         for j in range(np.uint64(n)):
             along_row(products, which, j, np.uint64(needed[2, i, j, 0]), np.uint64(needed[2, i, j, 1]), radii[2], rows)
-        for row in range(n):
-            j = np.uint64(row)
-            begin, end, first, stop = np.uint64(needed[1, i, j, 0]), np.uint64(needed[1, i, j, 1]), max(row - radii[1], 0), min(row + radii[1] + 1, n)
+        for j in range(np.uint64(n)):
+            begin, end, first, stop = np.uint64(needed[1, i, j, 0]), np.uint64(needed[1, i, j, 1]), max(int(j) - radii[1], 0), min(int(j) + radii[1] + 1, n)
             a = np.uint64(first)
             for k in range(begin, end):
                 ring[which, place, j, k] = rows[a, k]
@@ -112,16 +111,17 @@ def in_plane(products: Array, i: int, radii: Array, needed: Array, rows: Array, 
 
 
 @compiled
-def along_row(products: Array, which: int, j: int, begin: int, end: int, radius: int, rows: Array) -> None:
+def along_row(products: Array, which: int, j: int, begin: Index, end: Index, radius: int, rows: Array) -> None:
     """Sums over 2 ``radius`` + 1 neighbours, 0 beyond the row."""
-    n = np.uint64(products.shape[2])
+    n = products.shape[2]
     for k in range(begin, end):
         rows[j, k] = products[which, j, k]
-    for shift in range(np.uint64(1), np.uint64(radius + 1)):
-        for k in range(max(begin, shift), end):
-            rows[j, k] += products[which, j, k - shift]
-        for k in range(begin, min(end, n - min(shift, n))):
-            rows[j, k] += products[which, j, k + shift]
+    for shift in range(1, min(radius, n - 1) + 1):
+        far, last = np.uint64(shift), np.uint64(n - shift)
+        for k in range(max(begin, far), end):
+            rows[j, k] += products[which, j, k - far]
+        for k in range(begin, min(end, last)):
+            rows[j, k] += products[which, j, k + far]
 
 
 @compiled
@@ -155,9 +155,7 @@ def moments_of(ring: Array, i: int, radius: int, needed: Array, sums: Array, inv
 
 
 @compiled
-def correlation_of(
-    ring: Array, i: int, radius: int, needed: Array, sums: Array, weight: Array, inverse: Array, mean: Array, variance: Array, floors: Array, factors: Array
-) -> float:
+def correlation_of(ring: Array, i: int, radius: int, needed: Array, sums: Array, weight: Array, inverse: Array, mean: Array, variance: Array, floors: Array, factors: Array) -> float:
     two, zero, total = sums.dtype.type(2), sums.dtype.type(0), 0.0
     of_fixed, of_warped = floors[0], floors[1]
     for j in range(np.uint64(mean.shape[1])):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inrreg.kernels import compiled
+from inrreg.kernels import Index, compiled
 
 Array = Any
 
@@ -123,7 +123,7 @@ def locate(voxels: Array, begin: int, end: int, shape: tuple[int, int, int], bel
 
 
 @compiled
-def stride(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+def stride(shape: tuple[int, int, int]) -> tuple[Index, Index, Index]:
     """How far the next sample along each axis lies from one; none where there is no other."""
     return np.uint64(shape[1] * shape[2] * (shape[0] > 1)), np.uint64(shape[2] * (shape[1] > 1)), np.uint64(shape[2] > 1)
 

@@ -38,10 +38,10 @@ def patch_differences(
     channels, kind, shape = fixed.shape[0], fixed.dtype.type, costs.shape[1:]
     high, wide = shape[1] + sides[1] - 1, shape[2] + sides[2]
     patch, around = np.zeros((sides[0], sides[1], sides[2] + 1), fixed.dtype), np.zeros((shape[0] + sides[0] - 1, high, wide), fixed.dtype)
-    weights, planes, flat, ones = np.empty((sides[0], sides[1] * sides[2]), fixed.dtype), around.reshape(len(around), -1), around.reshape(-1), np.ones(sides[1] * sides[2], fixed.dtype)
-    shifts = np.array([y * wide + z for y in range(sides[1]) for z in range(sides[2])])
+    weights, planes, flat, ones = np.empty((sides[0], sides[1] * sides[2]), fixed.dtype), around.reshape(len(around), -1), around.reshape(-1), np.ones((sides[0], sides[1] * sides[2]), fixed.dtype)
+    shifts = np.array([y * wide + z for y in range(sides[1]) for z in range(sides[2])]).astype(np.uint64)
     own, squares = np.empty(together, fixed.dtype), np.empty((together, len(around), high * wide), fixed.dtype)
-    products, sums = np.empty((together, shape[0], (shape[1] - 1) * wide + shape[2]), fixed.dtype), np.empty((shape[1] - 1) * wide + shape[2], fixed.dtype)
+    products, sums = np.empty((together, shape[0], (shape[1] - 1) * wide + shape[2]), fixed.dtype), np.empty((1, (shape[1] - 1) * wide + shape[2]), fixed.dtype)
     scale = kind(1 / (channels * sides[0] * sides[1] * sides[2]))
     for start in range(first, stop, together):
         group = order[start : min(start + together, stop)]
@@ -54,18 +54,20 @@ def patch_differences(
                 for value in weights.ravel():
                     own[k] += value * value
                 add_squares(flat, squares[k].reshape(-1))
+                product = products[k]
                 for x in range(shape[0]):
                     for o in range(sides[0]):
-                        add_products(planes[x + o], weights[o], shifts, products[k, x])
+                        add_products(planes, x + o, weights, o, shifts, product, x)
         for k in range(len(group)):
-            for x in range(shape[0]):
+            square, product, found = squares[k], products[k], costs[group[k]]
+            for x in range(np.uint64(shape[0])):
                 sums[:] = 0
                 for o in range(sides[0]):
-                    add_products(squares[k, x + o], ones, shifts, sums)
-                for y in range(shape[1]):
-                    product, square, found = products[k, x, y * wide : y * wide + shape[2]], sums[y * wide : y * wide + shape[2]], costs[group[k], x, y]
-                    for z in range(len(found)):
-                        found[z] = max((own[k] - kind(2) * product[z] + square[z]) * scale, kind(0))
+                    add_products(square, x + np.uint64(o), ones, o, shifts, sums, 0)
+                for y in range(np.uint64(shape[1])):
+                    at = y * np.uint64(wide)
+                    for z in range(np.uint64(shape[2])):
+                        found[x, y, z] = max((own[k] - kind(2) * product[x, at + z] + sums[0, at + z]) * scale, kind(0))
 
 
 @compiled
@@ -168,15 +170,15 @@ def add_squares(values: NDArray[np.floating], total: NDArray[np.floating]) -> No
 
 
 @compiled
-def add_products(plane: NDArray[np.floating], weights: NDArray[np.floating], shifts: NDArray[np.int64], total: NDArray[np.floating]) -> None:
-    """total[k] += sum over s of weights[s] * plane[k + shifts[s]], three at a time: the sum is read and written less often."""
-    n = len(total)
-    for s in range(0, len(shifts) - 2, 3):
-        one, two, three = plane[shifts[s] : shifts[s] + n], plane[shifts[s + 1] : shifts[s + 1] + n], plane[shifts[s + 2] : shifts[s + 2] + n]
-        a, b, c = weights[s], weights[s + 1], weights[s + 2]
+def add_products(planes: NDArray[np.floating], plane: int, weights: NDArray[np.floating], o: int, shifts: NDArray[np.uint64], totals: NDArray[np.floating], x: int) -> None:
+    """totals[x, k] += sum over s of weights[o, s] * planes[plane, k + shifts[s]], three at a time: the sum is read and written less often."""
+    n, p, q, r, whole = np.uint64(totals.shape[1]), np.uint64(plane), np.uint64(o), np.uint64(x), np.uint64(len(shifts) - len(shifts) % 3)
+    for s in range(np.uint64(0), whole, np.uint64(3)):
+        t, u = s + np.uint64(1), s + np.uint64(2)
+        a, b, c, one, two, three = weights[q, s], weights[q, t], weights[q, u], shifts[s], shifts[t], shifts[u]
         for k in range(n):
-            total[k] += a * one[k] + b * two[k] + c * three[k]
-    for s in range(len(shifts) - len(shifts) % 3, len(shifts)):
-        one, a = plane[shifts[s] : shifts[s] + n], weights[s]
+            totals[r, k] += a * planes[p, k + one] + b * planes[p, k + two] + c * planes[p, k + three]
+    for s in range(whole, np.uint64(len(shifts))):
+        a, one = weights[q, s], shifts[s]
         for k in range(n):
-            total[k] += a * one[k]
+            totals[r, k] += a * planes[p, k + one]

@@ -14,69 +14,64 @@ Pair = tuple[NDArray, NDArray]
 
 
 @compiled
-def mix_three(weights: NDArray, constant: float, source: NDArray, out: NDArray) -> None:
-    """out[k] = constant + sum over the three rows of ``source``."""
-    u, v, w = weights[0], weights[1], weights[2]
-    for k in range(np.uint64(len(out))):
-        out[k] = constant + u * source[np.uint64(0), k] + v * source[np.uint64(1), k] + w * source[np.uint64(2), k]
-
-
-@compiled
 def render_slopes(start: int, stop: int, valued: NDArray, sloped: NDArray, value_0: Pair, slope_0: Pair, value_1: Pair, slope_1: Pair, mixing: NDArray, out: NDArray) -> None:
     """out[j, c] = sum over a of mixing[j, a] times the derivative along axis a, plus 1 where j is c; rows c m0 of out ``[j, c, m0, m1, k]``."""
-    _, n, inner, length = valued.shape
+    components, n, inner, length = valued.shape
     planes, rows = len(value_0[0]), len(value_1[0])
-    one = out.dtype.type(1)
-    flat = np.empty((3, inner * length), valued.dtype)
-    slopes = np.empty((3, rows, length), valued.dtype)
+    flat, slopes = np.empty((1, 3, inner * length), valued.dtype), np.empty((3, rows, length), valued.dtype)
     plane, mixed = flat.reshape(3, inner, length), slopes.reshape(3, rows * length)
-    for row in range(start, stop):
-        c, i = row // planes, row % planes
-        weigh_rows(slope_0[1][i], slope_0[0][i], valued[c].reshape(n, inner * length), flat[0])
-        weigh_rows(value_0[1][i], value_0[0][i], valued[c].reshape(n, inner * length), flat[1])
-        weigh_rows(value_0[1][i], value_0[0][i], sloped[c].reshape(n, inner * length), flat[2])
-        for m in range(rows):
-            weigh_rows(value_1[1][m], value_1[0][m], plane[0], slopes[0, m])
-            weigh_rows(slope_1[1][m], slope_1[0][m], plane[1], slopes[1, m])
-            weigh_rows(value_1[1][m], value_1[0][m], plane[2], slopes[2, m])
-        for j in range(len(mixing)):
-            mix_three(mixing[j], one if j == c else one - one, mixed, out[j, c, i].reshape(-1))
+    flat_valued, flat_sloped = valued.reshape(components, n, inner * length), sloped.reshape(components, n, inner * length)
+    flat_out = out.reshape(len(out), components * planes, rows * length)
+    zero, one, two = np.uint64(0), np.uint64(1), np.uint64(2)
+    for row in range(np.uint64(start), np.uint64(stop)):
+        c, i = row // np.uint64(planes), row % np.uint64(planes)
+        weigh_rows(slope_0[1], i, slope_0[0][i], flat_valued, c, flat, zero, zero)
+        weigh_rows(value_0[1], i, value_0[0][i], flat_valued, c, flat, zero, one)
+        weigh_rows(value_0[1], i, value_0[0][i], flat_sloped, c, flat, zero, two)
+        for m in range(np.uint64(rows)):
+            weigh_rows(value_1[1], m, value_1[0][m], plane, zero, slopes, zero, m)
+            weigh_rows(slope_1[1], m, slope_1[0][m], plane, one, slopes, one, m)
+            weigh_rows(value_1[1], m, value_1[0][m], plane, two, slopes, two, m)
+        for j in range(np.uint64(len(mixing))):
+            constant, u, v, w = valued.dtype.type(j == c), mixing[j, zero], mixing[j, one], mixing[j, two]
+            for k in range(np.uint64(rows * length)):
+                flat_out[j, row, k] = constant + u * mixed[zero, k] + v * mixed[one, k] + w * mixed[two, k]
 
 
 @compiled
 def gather_slopes(start: int, stop: int, gradient: NDArray, mixing: NDArray, value_1: Pair, slope_1: Pair, out: NDArray) -> None:
     """The adjoint over the derivatives and axis 1, ``[j, c, m0, m1, k]`` -> ``[3, c, m0, n1, k]``, rows c m0; ``value_1`` and ``slope_1`` are the bands of the transposed matrices."""
-    directions, _, planes, rows, length = gradient.shape
-    plane = np.empty((3, rows, length), gradient.dtype)
-    flat = plane.reshape(3, rows * length)
-    for row in range(start, stop):
-        c, i = row // planes, row % planes
-        for a in range(3):
-            target = flat[a]
-            for j in range(directions):
-                u, source = mixing[j, a], gradient[j, c, i].reshape(-1)
+    directions, components, planes, rows, length = gradient.shape
+    plane, whole = np.empty((3, rows, length), gradient.dtype), np.uint64(components * planes)
+    flat, flat_gradient = plane.reshape(3, rows * length), gradient.reshape(directions, components * planes, rows * length)
+    flat_out = out.reshape(3 * components * planes, len(value_1[0]), length)
+    zero, one, two = np.uint64(0), np.uint64(1), np.uint64(2)
+    for row in range(np.uint64(start), np.uint64(stop)):
+        for a in range(np.uint64(3)):
+            for j in range(np.uint64(directions)):
+                u = mixing[j, a]
                 if j == 0:
-                    for k in range(len(target)):
-                        target[k] = u * source[k]
+                    for k in range(np.uint64(rows * length)):
+                        flat[a, k] = u * flat_gradient[j, row, k]
                 elif u != 0:
-                    for k in range(len(target)):
-                        target[k] += u * source[k]
-        for m in range(len(value_1[0])):
-            weigh_rows(value_1[1][m], value_1[0][m], plane[0], out[0, c, i, m])
-            weigh_rows(slope_1[1][m], slope_1[0][m], plane[1], out[1, c, i, m])
-            weigh_rows(value_1[1][m], value_1[0][m], plane[2], out[2, c, i, m])
+                    for k in range(np.uint64(rows * length)):
+                        flat[a, k] += u * flat_gradient[j, row, k]
+        for m in range(np.uint64(len(value_1[0]))):
+            weigh_rows(value_1[1], m, value_1[0][m], plane, zero, flat_out, row, m)
+            weigh_rows(slope_1[1], m, slope_1[0][m], plane, one, flat_out, whole + row, m)
+            weigh_rows(value_1[1], m, value_1[0][m], plane, two, flat_out, two * whole + row, m)
 
 
 @compiled
 def gather_planes(start: int, stop: int, gathered: NDArray, value_0: Pair, slope_0: Pair, valued: NDArray, sloped: NDArray) -> None:
     """What is left of the adjoint over axis 0, ``[3, c, m0, k]`` -> the gradients of ``valued`` and ``sloped`` ``[c, n0, k]``, rows c n0; bands of the transposed matrices."""
-    planes = len(value_0[0])
-    second = np.empty(valued.shape[-1], valued.dtype)
-    for row in range(start, stop):
+    planes, components, length = np.uint64(len(value_0[0])), gathered.shape[1], valued.shape[2]
+    source, second = gathered.reshape(3 * components, gathered.shape[2], length), np.empty((1, 1, length), valued.dtype)
+    zero, whole = np.uint64(0), np.uint64(components)
+    for row in range(np.uint64(start), np.uint64(stop)):
         c, i = row // planes, row % planes
-        target = valued[c, i]
-        weigh_rows(slope_0[1][i], slope_0[0][i], gathered[0, c], target)
-        weigh_rows(value_0[1][i], value_0[0][i], gathered[1, c], second)
-        for k in range(len(target)):
-            target[k] += second[k]
-        weigh_rows(value_0[1][i], value_0[0][i], gathered[2, c], sloped[c, i])
+        weigh_rows(slope_0[1], i, slope_0[0][i], source, c, valued, c, i)
+        weigh_rows(value_0[1], i, value_0[0][i], source, whole + c, second, zero, zero)
+        for k in range(np.uint64(length)):
+            valued[c, i, k] += second[zero, zero, k]
+        weigh_rows(value_0[1], i, value_0[0][i], source, np.uint64(2) * whole + c, sloped, c, i)
