@@ -61,7 +61,7 @@ class NearestNeighbours:
         coords = points.cpu().double().numpy()
         _, neighbour = KDTree(coords).query(coords, self.k + 1)
         pairs = np.stack([np.repeat(np.arange(len(coords)), self.k + 1), neighbour.reshape(-1)], 1)
-        return _weighted(_unique(pairs), points, intensities, self.intensity_mm)
+        return _weighted(_unique(pairs, len(coords)), points, intensities, self.intensity_mm)
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ def from_networkx(graph: Any) -> Graph:
     return Graph(n, edges, torch.tensor([row[2] for row in rows], dtype=torch.float32))
 
 
-def _unique(pairs: np.ndarray) -> np.ndarray:
-    """Each undirected edge once, without loops, in a fixed order."""
-    pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-    return np.unique(pairs, axis=0)
+def _unique(pairs: np.ndarray, n: int) -> np.ndarray:
+    """Each undirected edge between ``n`` nodes once, without loops, in a fixed order."""
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    return np.stack(divmod(np.unique(pairs.min(1) * n + pairs.max(1)), n), 1)  # one number an edge: sorted many times as fast as pairs
 
 
 def _weighted(edges: np.ndarray, points: Float[Tensor, "n d"], intensities: Float[Tensor, " n"], intensity_mm: float) -> Graph:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _CANDIDATES = 20_000
 """Voxels that ``Filled`` chooses from: more only take longer."""
 _SIFTED = 32
-"""Choices after which ``points_between`` looks again which points may still be chosen."""
+"""Choices on a GPU after which ``points_between`` looks again which points may still be chosen."""
 _ROUNDING = 1e-10
 """Of the largest intensity squared, per mm^2: a response below is rounding, as resampling a constant image leaves."""
 
@@ -182,18 +182,27 @@ def farthest_points(points: Float[Tensor, "n d"], count: int) -> Tensor:
     """Indices of ``count`` points far from each other (all where there are fewer): the one nearest to the middle, then each time the one farthest from those chosen (Eldar et al., 1997)."""
     if len(points) <= count:
         return torch.arange(len(points), device=points.device)
-    chosen = torch.empty(count, dtype=torch.long, device=points.device)
-    latest = (points - points.mean(0)).square().sum(1).argmin()
-    distance = torch.full((len(points),), float("inf"), dtype=points.dtype, device=points.device)
-    for i in range(count):
-        chosen[i] = latest
-        distance = torch.minimum(distance, (points - points[latest]).square().sum(1))
-        latest = distance.argmax()
-    return chosen
+    middle = (points - points.mean(0)).square().sum(1).argmin()[None]
+    return torch.cat([middle, points_between(points, points[middle], count - 1, 0.0)])
 
 
 def points_between(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float) -> Tensor:
     """Indices of up to ``count`` of ``points``, each time the one farthest from ``others`` and from those chosen, as long as that is ``gap_mm`` or more."""
+    if len(points) == 0:
+        return torch.arange(0, device=points.device)
+    return _between_by_loops(points, others, count, gap_mm) if points.device.type == "cpu" else _between(points, others, count, gap_mm)
+
+
+def _between_by_loops(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float) -> Tensor:
+    from inrreg.kernels.farthest import choose_farthest
+
+    chosen = np.empty(min(count, len(points)), np.int64)
+    deep = (0, 3 - points.shape[1])  # points in a plane lie in one layer
+    number = choose_farthest(*(F.pad(p.detach(), deep).T.contiguous().numpy() for p in (points, others.to(points.dtype))), gap_mm, chosen)
+    return torch.from_numpy(chosen[:number])
+
+
+def _between(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float) -> Tensor:
     distance = torch.cdist(points, others).amin(1)
     left = torch.arange(len(points), device=points.device)
     chosen = list[Tensor]()

@@ -38,6 +38,11 @@ class Placement:
         turn = (to_voxel @ matrix).T
         return cls(counted.contiguous(), to_voxel @ (matrix @ sites.origin + shift - image.origin), sites.matrix.T @ turn, turn)
 
+    @classmethod
+    def unmoved(cls, sites: Grid, image: Grid) -> Self:
+        """Of all voxels of ``sites`` in the same space."""
+        return cls.through(sites, image, np.eye(sites.ndim), np.zeros(sites.ndim), torch.ones(sites.shape, dtype=torch.bool))
+
     @lazy
     def arrays(self) -> tuple[Array, ...]:
         """What the loops ask for: the parts of the rows that hold what counts, start, steps and turn, all of three axes."""

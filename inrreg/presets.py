@@ -50,7 +50,7 @@ def lung() -> Preset:
         penalties=(Bending(6.0), Folding(1.0)),
         optimiser=Adam(0.5),
         scales=(Scale(8, 30, 8.0), Scale(4, 40, 8.0), Scale(1.4, 25, 5.0)),
-        penalty_sampler=WholeGrid(4.0),
+        penalty_sampler=WholeGrid(5.0),
         mask_margin_mm=4.0,
     )
     search = GraphRegistration(shrinking_searches((24.0, 24.0, 40.0)))  # what moves farthest moves up and down, with the diaphragm

@@ -18,7 +18,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from inrreg.image import Image
-from inrreg.interpolation import volumes
+from inrreg.interpolation import Placement, interpolated, volumes, within
 from inrreg.separable import apply_along_axes, resampling, smoothing, spline_coefficients, taps
 from inrreg.space import Grid, affine_map
 
@@ -40,7 +40,12 @@ def linear(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "
 
 def on_grid(image: Image, grid: Grid) -> Image:
     """``image`` on another grid of the same space by linear interpolation, 0 beyond it; the image itself where the grid is its own."""
-    return image if image.grid.same_as(grid) else image.with_data(linear(image, grid.points(device=image.device), outside=0.0), grid)
+    if image.grid.same_as(grid):
+        return image
+    if image.device.type != "cpu" or image.data.requires_grad:
+        return image.with_data(linear(image, grid.points(device=image.device), outside=0.0), grid)
+    still, placement = torch.zeros(*grid.shape, grid.ndim), Placement.unmoved(grid, image.grid)
+    return image.with_data(interpolated(image.data.float(), still, placement) * within(torch.ones(grid.shape), still, image.grid.shape, placement), grid)
 
 
 def sampler_coordinates(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:

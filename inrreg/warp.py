@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -56,22 +55,17 @@ def displaced(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Gr
     """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by linear interpolation, its border held; on a CPU by the compiled loops that serve a step of a registration."""
     if image.device.type != "cpu":
         return image.with_data(linear(image, grid.points(device=image.device) + displacement), grid)
-    return image.with_data(interpolated(image.data.to(displacement.dtype), displacement, _unmoved(grid, image.grid)), grid)
+    return image.with_data(interpolated(image.data.to(displacement.dtype), displacement, Placement.unmoved(grid, image.grid)), grid)
 
 
 def _by_rows(image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, fill: Tensor) -> Float[Tensor, "c *shape"]:
     """``displaced`` on a CPU, with ``fill``, one a channel, where a voxel is moved out of the image."""
-    placement = _unmoved(grid, image.grid)
+    placement = Placement.unmoved(grid, image.grid)
     values = interpolated(image.data.to(displacement.dtype), displacement, placement)
     outside = within(displacement.new_ones(grid.shape), displacement, image.grid.shape, placement) == 0
     for channel, value in zip(values, fill[:, 0], strict=True):
         channel.masked_fill_(outside, value)
     return values
-
-
-def _unmoved(grid: Grid, image: Grid) -> Placement:
-    """Where all voxels of ``grid`` lie in ``image`` before they are displaced."""
-    return Placement.through(grid, image, np.eye(grid.ndim), np.zeros(grid.ndim), torch.ones(grid.shape, dtype=torch.bool))
 
 
 def _sampler(image: Image, method: str) -> Callable[[Tensor], Tensor]:

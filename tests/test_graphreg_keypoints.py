@@ -10,7 +10,7 @@ from torch import Tensor
 from worlds import oblique
 
 from graphreg import Filled, Foerstner, RandomKeypoints, RegularKeypoints
-from graphreg.keypoints import Detector, eroded_mask, farthest_points, foerstner_response, local_maxima, points_between
+from graphreg.keypoints import Detector, _between, _between_by_loops, eroded_mask, farthest_points, foerstner_response, local_maxima, points_between
 from inrreg.errors import InputError
 from inrreg.image import Image
 from inrreg.masks import dilated
@@ -219,6 +219,13 @@ def test_gaps_are_filled_until_none_is_left_or_the_count_is_reached(wide: Grid, 
     assert float(torch.cdist(inside, found.cpu().double()).amin(1).max()) > 12.0
     assert len(Filled(plain, len(found) + 3, 6.0)(image, mask, generator)) == len(found) + 3
     assert torch.equal(Filled(plain, 0, 6.0)(image, mask, generator), found)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_loops_choose_what_torch_chooses(ndim: int) -> None:
+    points, others = (100 * torch.rand(n, ndim, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (900, 20))
+    for count, gap_mm in ((60, 1.0), (900, 4.0), (0, 1.0), (5, 1e3)):
+        assert torch.equal(_between_by_loops(points, others, count, gap_mm), _between(points, others, count, gap_mm))
 
 
 def test_a_point_between_is_the_farthest_each_time() -> None:

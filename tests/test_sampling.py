@@ -15,7 +15,7 @@ from worlds import Wave, between_voxels, grids, oblique, oblique_grid, signed_pe
 from inrreg import sampling
 from inrreg.errors import FrameError
 from inrreg.image import Image, LabelImage
-from inrreg.sampling import cubic, inside, linear, nearest, pyramid_level, smooth_linear, smoothed, spatial_gradient, spline_combination, spline_image, value_and_gradient
+from inrreg.sampling import cubic, inside, linear, nearest, on_grid, pyramid_level, smooth_linear, smoothed, spatial_gradient, spline_combination, spline_image, value_and_gradient
 from inrreg.space import Grid
 
 SMOOTH = [linear, smooth_linear, cubic]
@@ -66,6 +66,16 @@ def test_simpleitk_interpolates_alike_at_world_points(noise: Image, points: Tens
     reference = to_simpleitk(image)
     expected = [reference.EvaluateAtPhysicalPoint(point, other) for point in lps.tolist()]
     np.testing.assert_allclose(interpolate(image, points)[0], expected, atol=1e-7)  # ITK filters for the coefficients to 1e-10 of the border only
+
+
+def test_an_image_on_another_grid_is_the_one_at_its_points(noise: Image, device: torch.device) -> None:
+    d = noise.grid.ndim
+    other = Grid.from_spacing((9, 12, 7)[:d], (1.7, 1.1, 2.3)[:d], (noise.grid.center - np.array([6.0, 3.0, 9.0])[:d]).tolist(), oblique(d) @ oblique(d))
+    found, expected = on_grid(noise.to(device), other), linear(noise, other.points(torch.float64), outside=0.0)
+    assert found.grid is other
+    assert 0.1 < float((expected == 0).double().mean()) < 0.9  # it reaches beyond
+    torch.testing.assert_close(found.data.double().cpu(), expected, rtol=0, atol=1e-4)
+    assert on_grid(noise, noise.grid) is noise
 
 
 @pytest.mark.parametrize("interpolate", ALL)

@@ -59,7 +59,10 @@ def in_parallel(kernel: Callable[..., Any], rows: int | range, *arguments: Any) 
     if isinstance(kernel, Dispatcher):
         _tell(kernel.stats.cache_path)
     begin, n = (rows.start, len(rows)) if isinstance(rows, range) else (0, rows)
-    threads = max(1, min(for_loops(), n))
+    threads = min(for_loops(), n)
+    if threads <= 1:
+        kernel(begin, begin + n, *arguments)
+        return
     own, *others = pairwise(begin + n * part // threads for part in range(threads + 1))
     parts = [_helpers().submit(kernel, first, stop, *arguments) for first, stop in others]
     try:
