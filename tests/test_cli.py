@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -218,11 +219,12 @@ class TestExitCodes:
         assert "Traceback (most recent call last)" in err
 
     def test_of_an_interrupt_by_the_keyboard(self, files: Path, tmp_path: Path) -> None:
-        """The real thing: the signal arrives wherever the run is, here in the middle of a preset that takes its time."""
-        command = [sys.executable, "-m", "inrreg.cli", "register", "fixed.nii.gz", "moving.nii.gz", "-o", str(tmp_path / "r"), "--preset", "neural"]
+        """The real thing: the signal arrives wherever the run is, here at the beginning of a fit that would take minutes."""
+        command = [sys.executable, "-m", "inrreg.cli", "register", "fixed.nii.gz", "moving.nii.gz", "-o", str(tmp_path / "r"), "--preset", "idir", "--verbose"]
         process = subprocess.Popen(command, cwd=files, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         assert process.stderr is not None
-        first = next(line for line in process.stderr if line.startswith("continuous"))  # a level is done, the next has begun
+        first = next(line for line in process.stderr if "continuous: level" in line)
+        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=60)[1]
         assert process.returncode == 130, first + rest

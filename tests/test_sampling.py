@@ -70,10 +70,11 @@ def test_simpleitk_interpolates_alike_at_world_points(noise: Image, points: Tens
 
 def test_an_image_on_another_grid_is_the_one_at_its_points(noise: Image, device: torch.device) -> None:
     d = noise.grid.ndim
-    other = Grid.from_spacing((9, 12, 7)[:d], (1.7, 1.1, 2.3)[:d], (noise.grid.center - np.array([6.0, 3.0, 9.0])[:d]).tolist(), oblique(d) @ oblique(d))
+    shape, spacing, axes = np.array((9, 12, 7)[:d]), np.array((1.2, 1.1, 1.9)[:d]), oblique(d) @ oblique(d)
+    other = Grid.from_spacing(shape.tolist(), spacing, (noise.grid.center + 4.0 - axes @ (spacing * (shape - 1) / 2)).tolist(), axes)
     found, expected = on_grid(noise.to(device), other), linear(noise, other.points(torch.float64), outside=0.0)
     assert found.grid is other
-    assert 0.1 < float((expected == 0).double().mean()) < 0.9  # it reaches beyond
+    assert 0.05 < float((expected == 0).double().mean()) < 0.95  # it reaches beyond
     torch.testing.assert_close(found.data.double().cpu(), expected, rtol=0, atol=1e-4)
     assert on_grid(noise, noise.grid) is noise
 
