@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inrreg.errors import InputError
+from inrreg.image import Image
 from inrreg.masks import as_weight, bounding_box, cropped, dilated, without
 from inrreg.optimisation import Adam, Optimiser, Outcome, overall
 from inrreg.pair import Pair
@@ -76,12 +77,12 @@ class Registration:
         transform = transform.to(pair.fixed.device).requires_grad_(True)
         start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
         history: list[Record] = []
-        outcomes = list[Outcome]()
+        outcomes, region = list[Outcome](), self.region(pair)
         with nullcontext() if transform.layered else loops_first():
             for scale in self.scales:
                 if scale.control_spacing_mm is not None:
                     transform.refine(scale.control_spacing_mm)
-                level = self.level(pair, scale.spacing_mm)
+                level = self.level(pair, scale.spacing_mm, region)
                 log.info("%s: level %.3g mm, %s voxels", self.name, scale.spacing_mm, " x ".join(map(str, level.fixed.grid.shape)))
                 outcomes.append(self._descend(scale, level, pair, transform, start, generator, history, progress))
                 if outcomes[-1] in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
@@ -91,11 +92,15 @@ class Registration:
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
         return StageResult(self.name, composed(transform, start), outcome, watch.seconds, history)
 
-    def level(self, pair: Pair, spacing_mm: float) -> Level:
-        """Both images at ``spacing_mm``, the fixed one cropped to its mask; lesions take no part."""
-        fixed, mask = pair.fixed, as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
+    def region(self, pair: Pair) -> Image:
+        """The fixed mask, grown by ``mask_margin_mm``; everything where there is none."""
+        mask = as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
+        return mask if pair.fixed_mask is None else dilated(mask, self.mask_margin_mm)
+
+    def level(self, pair: Pair, spacing_mm: float, region: Image | None = None) -> Level:
+        """Both images at ``spacing_mm``, the fixed one cropped to its mask; lesions take no part. ``region`` is that of the pair, where it has been made."""
+        fixed, mask = pair.fixed, self.region(pair) if region is None else region
         if pair.fixed_mask is not None:
-            mask = dilated(mask, self.mask_margin_mm)
             box = bounding_box(mask, 4 * spacing_mm)
             fixed, mask = cropped(fixed, *box), cropped(mask, *box)
         moving_mask = as_weight(pair.moving_mask, pair.moving.grid, pair.fixed.device) if self.use_moving_mask and pair.moving_mask is not None else None
