@@ -183,7 +183,7 @@ def farthest_points(points: Float[Tensor, "n d"], count: int) -> Tensor:
     if len(points) <= count:
         return torch.arange(len(points), device=points.device)
     middle = (points - points.mean(0)).square().sum(1).argmin()[None]
-    return torch.cat([middle, points_between(points, points[middle], count - 1, 0.0)])
+    return torch.cat([middle, points_between(points, points[middle], max(count - 1, 0), 0.0)])[:count]
 
 
 def points_between(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float) -> Tensor:
@@ -203,17 +203,17 @@ def _between_by_loops(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"]
 
 
 def _between(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float) -> Tensor:
-    distance = torch.cdist(points, others).amin(1)
+    distance = torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
     left = torch.arange(len(points), device=points.device)
     chosen = list[Tensor]()
     while len(chosen) < count:
-        if len(chosen) % _SIFTED == 0:  # what has come nearer than the gap is never chosen
+        if gap_mm > 0 and len(chosen) % _SIFTED == 0:  # what has come nearer than the gap is never chosen
             far = distance >= gap_mm
             left, points, distance = left[far], points[far], distance[far]
             if len(left) == 0:
                 break
         farthest, index = distance.max(0)
-        if farthest < gap_mm:
+        if gap_mm > 0 and farthest < gap_mm:
             break
         chosen.append(left[index])
         distance = torch.minimum(distance, (points - points[index]).norm(dim=1))

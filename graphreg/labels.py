@@ -19,7 +19,7 @@ Lengths = float | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Labels:
-    """Displacements from -``range_mm`` to ``range_mm`` every ``step_mm`` along each index axis of the image; either may be one length or one an axis.
+    """Displacements from -``range_mm`` to ``range_mm`` every ``step_mm`` along each index axis of the image; either may be one length or one an axis (``Search`` reads: along x, y, z of the world).
 
     The range is met by whole steps, so it is rounded to the nearest of them.
 
@@ -57,9 +57,18 @@ class Labels:
         return lattice(self.radii(grid.ndim), self.steps(grid.ndim)) @ torch.tensor(grid.direction.T, dtype=torch.float32)
 
     def facing(self, grid: Grid) -> Self:
-        """These lengths, read as along the world's axes (x, y, z), for an image: those of each of its index axes are those of the world's axis nearest to it."""
+        """These lengths, read as along the world's axes (x, y, z), for an image: those of each of its index axes are those of the world's axis nearest to it. In 2-D the longest of three counts.
+
+        Raises:
+            InputError: two lengths for an image in 3-D, or more than three.
+        """
         if np.ndim(self.range_mm) == 0 and np.ndim(self.step_mm) == 0:
             return self
+        for lengths in (self.range_mm, self.step_mm):
+            if np.size(lengths) not in (1, 3, grid.ndim):
+                raise InputError(f"labels along the axes of an image in {grid.ndim}-D need one length or {grid.ndim}, got {lengths}")
+        if grid.ndim == 2 and 3 in (np.size(self.range_mm), np.size(self.step_mm)):
+            return type(self)(float(np.max(self.range_mm)), float(np.max(self.step_mm)))
         nearest = max(permutations(range(grid.ndim)), key=lambda axes: sum(abs(grid.direction[world, index]) for index, world in enumerate(axes)))
         turned = (tuple(np.broadcast_to(np.asarray(lengths, dtype=float), (grid.ndim,))[list(nearest)].tolist()) for lengths in (self.range_mm, self.step_mm))
         return type(self)(*turned)
@@ -72,7 +81,7 @@ class Labels:
         """
         reach = np.array(self.radii(grid.ndim)) * self.steps(grid.ndim)
         if (reach > grid.extent).any():
-            raise InputError(f"a search of {np.round(reach, 1).tolist()} mm is larger than the image ({np.round(grid.extent, 1).tolist()} mm); give a smaller range_mm")
+            raise InputError(f"a search of {np.round(reach, 1).tolist()} mm along the index axes is larger than the image ({np.round(grid.extent, 1).tolist()} mm); give a smaller range_mm")
 
 
 def along_axes(index: Int[Tensor, " n"], shape: Sequence[int]) -> list[Int[Tensor, " n"]]:

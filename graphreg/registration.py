@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def shrinking_searches(range_mm: Lengths = 40.0, keypoints: tuple[int, int] = (2000, 2500)) -> tuple[Search, ...]:
-    """``range_mm`` in steps of 4, then 12 in steps of 2, at what stands out and between; neighbours are held together the more the more labels there are to go astray among."""
+    """``range_mm`` (one, or along x, y, z) in steps of 4, then 12 in steps of 2, at what stands out and between; neighbours are held together the more the more labels there are to go astray among."""
     first, second = (Filled(Foerstner(count, spacing_mm), count) for count, spacing_mm in zip(keypoints, (6.0, 4.0), strict=True))
     return Search(Labels(range_mm, 4.0), first, inference=TreeMinSum(Quadratic(0.004))), Search(Labels(12.0, 2.0), second, inference=TreeMinSum(Quadratic(0.001)))
 

@@ -143,7 +143,7 @@ class Search:
         lower, upper = (np.array(bound) for bound in bounding_box(mask))
         grid = pair.fixed.grid.cropped((lower - margin).tolist(), (upper + margin).tolist()).covering(self.spacing_mm)
         with torch.no_grad():
-            still = torch.zeros(*grid.shape, grid.ndim, device=pair.fixed.device)
+            still = torch.zeros(grid.ndim, *grid.shape, device=pair.fixed.device).movedim(0, -1)
             moved = still if initial is None else initial.displacement_on(grid)
             fixed, moving = (displaced(pyramid_level(image, self.spacing_mm), by, grid) for image, by in ((pair.fixed, still), (pair.moving, moved)))
             inside = (on_grid(mask if pair.fixed_lesion is None else without(mask, pair.fixed_lesion), grid).data > 0.5).to(torch.float32)

@@ -117,7 +117,7 @@ def train_on(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> GraphRegNet:
-    """Train on cost volumes that are at hand, on the device they are on.
+    """Train on cost volumes that are at hand, on the device they are on, of a search among ``labels``.
 
     With ``held_out`` examples training ends ``settings.patience`` epochs after the best for them, whose weights are kept.
     ``checkpoint`` is written after every epoch; with ``resume`` training goes on from it where it is there, and on a CPU ends in the same bits as without a stop.
@@ -142,7 +142,7 @@ def train_on(
 
 def loss(model: GraphRegNet, example: Example, labels: Labels, settings: Training, generator: torch.Generator) -> Float[Tensor, ""]:
     """The training loss on a part of a pair chosen by ``generator``."""
-    part = _together(example.keypoints, settings.keypoints, generator)
+    part, labels = _together(example.keypoints, settings.keypoints, generator), labels.facing(example.fixed.grid)
     points, graph = example.keypoints[part], subgraph(example.graph, part)
     displacements = displaced(model, example.costs[part], graph, labels, generator) @ torch.tensor(example.fixed.grid.direction.T, dtype=points.dtype, device=points.device)
     sites = _between(points, example.sites, settings.sites, generator)

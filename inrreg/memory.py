@@ -2,7 +2,7 @@
 
 What is counted: ``BASE_MB`` for the libraries; the images as they were given and as the stages see them, and the masks, all of which are held to the end; and whichever is the most of
 
-- the finest level of a fit, cropped to the mask as a ``Registration`` crops it: ``LEVEL_BYTES`` a voxel, and ``CHANNEL_BYTES`` for each further contrast. Where it is fitted
+- the finest level of a fit, cropped to the mask as a ``Registration`` crops it: ``LEVEL_BYTES`` a voxel, and ``CHANNEL_BYTES`` for each further contrast, and its mask, uncropped. Where it is fitted
   both ways, both levels, for two threads do so at once;
 - a discrete search: features of both images at every site of its grid, and cost volumes of keypoints x labels;
 - measuring and writing on the fixed grid: ``MEASURING_BYTES`` a voxel.
@@ -81,9 +81,10 @@ def _stages(pair: Pair, preset: Preset, contrasts: int) -> Iterator[int]:
     whole, a_voxel = (pair.fixed.grid.shape, pair.moving.grid.shape), LEVEL_BYTES + CHANNEL_BYTES * (contrasts - 1)
     for stage in preset.stages:
         ways, margin = 2 if isinstance(stage, Bidirectional | NonCorrespondence) else 1, getattr(innermost(stage), "mask_margin_mm", 0.0)
+        regions = 4 * sum(prod(shape) for shape in whole[:ways]) if pair.fixed_mask is not None else 0
         for scale in scales_of(stage):
             levels = [_wider(box, margin + 4 * scale.spacing_mm, shape).resampled(scale.spacing_mm) for box, shape in zip(boxes[:ways], whole, strict=False)]
-            yield a_voxel * sum(level.n_voxels for level in levels)
+            yield a_voxel * sum(level.n_voxels for level in levels) + regions
         for search in getattr(innermost(stage), "searches", ()):
             yield _search(search, boxes[0], search.reach_mm(pair.fixed.grid))
 

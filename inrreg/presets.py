@@ -49,7 +49,7 @@ def lung() -> Preset:
         similarities=(LNCC(9.0, flatness=0.15),),
         penalties=(Bending(6.0), Folding(1.0)),
         optimiser=Adam(0.5),
-        scales=(Scale(8, 30, 8.0), Scale(4, 40, 8.0), Scale(1.4, 25, 5.0)),
+        scales=(Scale(4, 20, 8.0), Scale(1.4, 25, 5.0)),
         penalty_sampler=WholeGrid(5.0),
         mask_margin_mm=4.0,
     )

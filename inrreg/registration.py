@@ -77,8 +77,9 @@ class Registration:
         transform = transform.to(pair.fixed.device).requires_grad_(True)
         start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
         history: list[Record] = []
-        outcomes, region = list[Outcome](), self.region(pair)
+        outcomes = list[Outcome]()
         with nullcontext() if transform.layered else loops_first():
+            region = None if pair.fixed_mask is None else self.region(pair)
             for scale in self.scales:
                 if scale.control_spacing_mm is not None:
                     transform.refine(scale.control_spacing_mm)

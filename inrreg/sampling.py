@@ -44,8 +44,9 @@ def on_grid(image: Image, grid: Grid) -> Image:
         return image
     if image.device.type != "cpu" or image.data.requires_grad:
         return image.with_data(linear(image, grid.points(device=image.device), outside=0.0), grid)
-    still, placement = torch.zeros(*grid.shape, grid.ndim), Placement.unmoved(grid, image.grid)
-    return image.with_data(interpolated(image.data.float(), still, placement) * within(torch.ones(grid.shape), still, image.grid.shape, placement), grid)
+    still, placement = torch.zeros(grid.ndim, *grid.shape).movedim(0, -1), Placement.unmoved(grid, image.grid)
+    beyond = within(torch.ones(grid.shape), still, image.grid.shape, placement) == 0
+    return image.with_data(interpolated(image.data.float(), still, placement).masked_fill_(beyond, 0), grid)
 
 
 def sampler_coordinates(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:

@@ -156,6 +156,7 @@ def test_thinning_takes_the_farthest_each_time() -> None:
     drawn = torch.randperm(200, generator=torch.Generator().manual_seed(2))[:40]
     assert float(spread) > 4 * float(distance[drawn][:, drawn].fill_diagonal_(torch.inf).min())
     assert torch.equal(farthest_points(points, 200), torch.arange(200))
+    assert [len(farthest_points(points, count)) for count in (0, 1)] == [0, 1]
 
 
 def test_foerstner_keeps_the_count_best_spread(wide: Grid, generator: torch.Generator) -> None:

@@ -65,6 +65,9 @@ def test_lengths_along_the_world_are_taken_along_the_nearest_index_axes() -> Non
     assert Labels((5.0, 9.0), 1.0).facing(Grid((8, 8), np.array([[0.0, 2, 0], [1, 0, 0], [0, 0, 1]]))).range_mm == (9.0, 5.0)
     cube = Labels(12.0, 2.0)
     assert cube.facing(oblique_grid(3)) is cube
+    assert labels.facing(oblique_grid(2)) == Labels(40.0, 4.0)
+    with pytest.raises(InputError, match=r"an image in 3-D need one length or 3, got \(5.0, 9.0\)"):
+        Labels((5.0, 9.0), 1.0).facing(oblique_grid(3))
 
 
 def parabolas(labels: Labels, ndim: int, least: torch.Tensor) -> torch.Tensor:

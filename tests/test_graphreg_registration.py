@@ -47,7 +47,7 @@ from inrreg.sampling import linear
 from inrreg.space import Grid
 from inrreg.stage import Record, StageResult
 from inrreg.start import Start
-from inrreg.transforms import Affine, BSpline, Composite, Transform
+from inrreg.transforms import Affine, BSpline, Composite, Transform, identity
 
 COARSE = Search(Labels(20.0, 5.0), Foerstner(300, 9.0, 3.0, 3.0), spacing_mm=4.0)
 FINE = Search(Labels(6.0, 2.0), Foerstner(400, 8.0, 3.0, 3.0), spacing_mm=3.0)
@@ -124,6 +124,26 @@ def landmark_error(transform: Transform, phantom: PhantomPair, of: str = "") -> 
     chosen = torch.tensor([label.startswith(of) for label in phantom.fixed_landmarks.labels])
     with torch.no_grad():
         return float((transform(phantom.fixed_landmarks.coords) - phantom.moving_landmarks.coords).norm(dim=1)[chosen].mean())
+
+
+def permuted(image: Image, axes: tuple[int, ...]) -> Image:
+    """The same image with its index axes in another order."""
+    affine = image.grid.affine[:, [*axes, len(axes)]]
+    return image.with_data(image.data.permute(0, *[a + 1 for a in axes]).contiguous(), Grid(tuple(image.grid.shape[a] for a in axes), affine))
+
+
+def test_a_range_along_the_world_is_met_whatever_the_order_of_the_index_axes(breathing: PhantomPair) -> None:
+    views, reach = (breathing.fixed, breathing.moving, breathing.fixed_mask, breathing.moving_mask), {"down": (5.0, 5.0, 20.0), "across": (20.0, 5.0, 5.0)}
+    errors = {}
+    for name, range_mm in reach.items():
+        stage = GraphRegistration((replace(COARSE, labels=Labels(range_mm, 5.0)),), lattice_mm=12.0)
+        for axes in ((0, 1, 2), (2, 0, 1)):
+            pair = Pair(*[permuted(view, axes) for view in views]).prepared(Window(-1000, 200))
+            errors[name, axes[0]] = landmark_error(stage.run(pair).transform, breathing, "lung")
+    before = landmark_error(identity(3), breathing, "lung")
+    assert errors["down", 0] < 0.5 * before, errors
+    assert errors["down", 2] == pytest.approx(errors["down", 0], abs=0.5)
+    assert min(errors["across", 0], errors["across", 2]) > 1.5 * errors["down", 0], errors
 
 
 # --- recovery -------------------------------------------------------------------------------------------------------------

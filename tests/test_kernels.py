@@ -26,7 +26,8 @@ def test_every_row_is_done_once_whatever_the_threads(n: int, threads: int) -> No
 
     with at_most(threads):
         in_parallel(kernel, n, 1.0)
-    assert done.tolist() == [1.0] * n
+        in_parallel(kernel, range(n // 2, n), 2.0)
+    assert done.tolist() == [1.0] * (n // 2) + [3.0] * (n - n // 2)
 
 
 def test_a_failing_part_is_told() -> None:

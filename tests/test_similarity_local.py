@@ -61,13 +61,14 @@ def test_gradient_in_flat_windows_is_that_of_the_definition(side: Side) -> None:
     torch.testing.assert_close(*(torch.autograd.grad(value, moving)[0] for value in pair), rtol=0, atol=1e-10)
 
 
-def test_the_fixed_side_follows_a_weight_that_changes(side: Side) -> None:
-    """Steps of one level: sites leave the image, others come back, most stay."""
-    fixed, moving, weight = images(3)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_fixed_side_follows_a_weight_that_changes(side: Side, batch: int) -> None:
+    """Steps of one level: sites leave the image, others come back, most stay; once nothing changes."""
+    fixed, moving, weight = (torch.cat([tensor] * batch) for tensor in images(3))
     known = side(fixed, weight, RADII[3])
-    for seed in range(4):
+    for seed in (0, 1, 1, 2, 3):
         now = weight.clone()
-        now[..., seed : seed + 3, 2:9, :] = 0
+        now[-1, :, 5 + 3 * seed : 8 + 3 * seed, 2:9] = 0
         expected = defined(fixed, moving, now, RADII[3])
         assert float(correlation_sum(moving, now, known, FLOORS)) == pytest.approx(float(expected), rel=1e-10)
 

@@ -55,11 +55,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_parallel(kernel: Callable[..., Any], rows: int | range, *arguments: Any) -> None:
-    """``kernel(first, stop, *arguments)`` for parts of ``rows`` (or 0 ... n), one for each thread that loops may use; sums over rows are the caller's, so that they do not depend on how many."""
+    """``kernel(first, stop, *arguments)`` for parts of ``rows`` (or so many from 0), one for each thread that loops may use; sums over rows are the caller's, so as not to depend on their number."""
     if isinstance(kernel, Dispatcher):
         _tell(kernel.stats.cache_path)
     begin, n = (rows.start, len(rows)) if isinstance(rows, range) else (0, rows)
     threads = min(for_loops(), n)
+    if n == 0:
+        return
     if threads <= 1:
         kernel(begin, begin + n, *arguments)
         return

@@ -125,7 +125,7 @@ def along_row(products: Array, which: int, j: int, begin: Index, end: Index, rad
 
 
 @compiled
-def across_planes(ring: Array, i: int, j: int, begin: int, end: int, radius: int, n: int, sums: Array) -> None:
+def across_planes(ring: Array, i: Index, j: Index, begin: Index, end: Index, radius: int, n: int, sums: Array) -> None:
     """Sums of rows ``j`` over the planes around plane ``i`` of ``n``."""
     size, first, stop = ring.shape[1], max(int(i) - radius, 0), min(int(i) + radius + 1, n)
     for which in range(np.uint64(3)):

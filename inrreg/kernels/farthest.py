@@ -8,7 +8,7 @@ from inrreg.kernels import compiled
 
 Array = Any
 LANES = 64
-"""Largest values that are kept side by side, so that whole vectors are compared."""
+"""So many running maxima are kept side by side, so that whole vectors are compared."""
 
 
 @compiled

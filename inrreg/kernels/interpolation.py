@@ -97,7 +97,7 @@ def buffers(displacement: Array) -> tuple[Array, Array, Array]:
 
 
 @compiled
-def place(displacement: Array, i: int, j: int, begin: int, end: int, start: Array, steps: Array, turn: Array, voxels: Array) -> None:
+def place(displacement: Array, i: Index, j: Index, begin: Index, end: Index, start: Array, steps: Array, turn: Array, voxels: Array) -> None:
     """Where the sites of a row lie, from ``begin`` to ``end``, ``[3, k]``."""
     number = displacement.dtype.type
     for axis in range(np.uint64(3)):
@@ -108,7 +108,7 @@ def place(displacement: Array, i: int, j: int, begin: int, end: int, start: Arra
 
 
 @compiled
-def locate(voxels: Array, begin: int, end: int, shape: tuple[int, int, int], below: Array, fraction: Array) -> None:
+def locate(voxels: Array, begin: Index, end: Index, shape: tuple[int, int, int], below: Array, fraction: Array) -> None:
     """The number of the sample below each position in an image of ``shape`` whose border values are held, and how far above it that lies, 0 to 1; a position that is no number stays none."""
     number = voxels.dtype.type
     zero = number(0)
@@ -129,7 +129,7 @@ def stride(shape: tuple[int, int, int]) -> tuple[Index, Index, Index]:
 
 
 @compiled
-def hold(voxels: Array, begin: int, end: int, shape: tuple[int, int, int], slope: Array) -> None:
+def hold(voxels: Array, begin: Index, end: Index, shape: tuple[int, int, int], slope: Array) -> None:
     """No slope where the value of the border is held."""
     number = voxels.dtype.type
     zero = number(0)
