@@ -32,16 +32,22 @@ from graphreg import (
     RegularKeypoints,
     Search,
 )
-from graphreg import shrinking_searches as searches
 from inrreg.alignment import MaskAlignment
 from inrreg.evaluation import landmark_error
 from inrreg.features import Window
 from inrreg.io import read_point_pairs
 from inrreg.pair import Pair
+from inrreg.presets import preset
 from inrreg.start import Start
 from inrreg.transforms import Transform
 
 NEIGHBOURS = NearestNeighbours(6)
+
+
+def searches() -> tuple[Search, ...]:
+    """Those of the preset ``lung``."""
+    (stage,) = (stage for stage in preset("lung").stages if isinstance(stage, GraphRegistration))
+    return stage.searches
 
 
 def _each(change: Callable[[Search], Search]) -> GraphRegistration:
@@ -50,7 +56,7 @@ def _each(change: Callable[[Search], Search]) -> GraphRegistration:
 
 def arms() -> dict[str, GraphRegistration | None]:
     """The stage as it stands, and with one part changed."""
-    whole = GraphRegistration()
+    whole = GraphRegistration(searches())
     return {
         "no graph": None,
         "as it stands": whole,
