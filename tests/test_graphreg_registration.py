@@ -376,7 +376,7 @@ def test_no_searches(pair: Pair) -> None:
 def test_a_range_larger_than_the_image_is_refused_before_any_search(pair: Pair) -> None:
     for order in (1, -1):
         searches = (replace(COARSE, detector=alarm), replace(FINE, detector=alarm, labels=Labels(200.0, 20.0)))[::order]
-        with pytest.raises(InputError, match=r"a search of \[200.0, 200.0, 200.0\] mm is larger than the image \(\[.*\] mm\); give a smaller range_mm"):
+        with pytest.raises(InputError, match=r"a search of \[200.0, 200.0, 200.0\] mm along the index axes is larger than the image \(\[.*\] mm\); give a smaller range_mm"):
             replace(STAGE, searches=searches).run(pair)
 
 
