@@ -78,7 +78,7 @@ def weighted_sums(first: int, stop: int, values: Array, weight: Array, totals: A
 def buffers(image: Array, radii: Array) -> tuple[Array, Array, Array, Array]:
     """Room for three products in a plane, for sums along its rows, for three rows of sums, and for three rings of planes."""
     plane = image.shape[1:]
-    return np.zeros((3, *plane), image.dtype), np.zeros(plane, image.dtype), np.zeros((3, plane[1]), image.dtype), np.zeros((3, 2 * radii[0] + 1, *plane), image.dtype)
+    return np.zeros((3, *plane), image.dtype), np.zeros(plane, image.dtype), np.zeros((1, 3, plane[1]), image.dtype), np.zeros((3, 2 * radii[0] + 1, *plane), image.dtype)
 
 
 @compiled
@@ -89,25 +89,16 @@ def reach(needed: Array, i: int, j: int, radius: int, n: int) -> tuple[Index, In
 
 
 @compiled
-def in_plane(products: Array, i: int, radii: Array, needed: Array, rows: Array, ring: Array) -> None:
+def in_plane(products: Array, i: Index, radii: Array, needed: Array, rows: Array, ring: Array) -> None:
     """Put the sums over the windows of a plane into its places of the rings."""
-    n, place = products.shape[1], i % np.uint64(ring.shape[1])
+    n, slots, zero = products.shape[1], np.uint64(ring.shape[1]), np.uint64(0)
+    apart, planes = rows.reshape(1, n, 1, rows.shape[1]), ring.reshape(-1, n, rows.shape[1])
     for which in range(np.uint64(3)):
         for j in range(np.uint64(n)):
             along_row(products, which, j, np.uint64(needed[2, i, j, 0]), np.uint64(needed[2, i, j, 1]), radii[2], rows)
         for j in range(np.uint64(n)):
-            begin, end, first, stop = np.uint64(needed[1, i, j, 0]), np.uint64(needed[1, i, j, 1]), max(int(j) - radii[1], 0), min(int(j) + radii[1] + 1, n)
-            a = np.uint64(first)
-            for k in range(begin, end):
-                ring[which, place, j, k] = rows[a, k]
-            for at in range(first + 1, stop - 2, 3):
-                a, b, c = np.uint64(at), np.uint64(at + 1), np.uint64(at + 2)
-                for k in range(begin, end):
-                    ring[which, place, j, k] += rows[a, k] + rows[b, k] + rows[c, k]
-            for at in range(stop - (stop - first - 1) % 3, stop):
-                a = np.uint64(at)
-                for k in range(begin, end):
-                    ring[which, place, j, k] += rows[a, k]
+            begin, end = np.uint64(needed[1, i, j, 0]), np.uint64(needed[1, i, j, 1])
+            sum_rows(apart, zero, int(j), radii[1], n, zero, begin, end, planes, which * slots + i % slots, j)
 
 
 @compiled
@@ -126,36 +117,42 @@ def along_row(products: Array, which: int, j: int, begin: Index, end: Index, rad
 
 @compiled
 def across_planes(ring: Array, i: Index, j: Index, begin: Index, end: Index, radius: int, n: int, sums: Array) -> None:
-    """Sums of rows ``j`` over the planes around plane ``i`` of ``n``."""
-    size, first, stop = ring.shape[1], max(int(i) - radius, 0), min(int(i) + radius + 1, n)
+    """Sums of rows ``j`` over the planes around plane ``i`` of ``n``, into ``sums`` ``[1, 3, k]``."""
     for which in range(np.uint64(3)):
-        a = np.uint64(first % size)
-        for k in range(begin, end):
-            sums[which, k] = ring[which, a, j, k]
-        for at in range(first + 1, stop - 2, 3):
-            a, b, c = np.uint64(at % size), np.uint64((at + 1) % size), np.uint64((at + 2) % size)
-            for k in range(begin, end):
-                sums[which, k] += ring[which, a, j, k] + ring[which, b, j, k] + ring[which, c, j, k]
-        for at in range(stop - (stop - first - 1) % 3, stop):
-            a = np.uint64(at % size)
-            for k in range(begin, end):
-                sums[which, k] += ring[which, a, j, k]
+        sum_rows(ring, which, int(i), radius, n, j, begin, end, sums, np.uint64(0), which)
 
 
 @compiled
-def moments_of(ring: Array, i: int, radius: int, needed: Array, sums: Array, inverse: Array, mean: Array, variance: Array) -> None:
+def sum_rows(source: Array, p: Index, middle: int, radius: int, n: int, j: Index, begin: Index, end: Index, out: Array, q: Index, r: Index) -> None:
+    """out[q, r] = sum of source[p, a, j] over a from ``middle`` - ``radius`` to ``middle`` + ``radius``, those of 0 to ``n`` that there are, counted round and round; three at a time."""
+    size, first, stop = source.shape[1], max(middle - radius, 0), min(middle + radius + 1, n)
+    a = np.uint64(first % size)
+    for k in range(begin, end):
+        out[q, r, k] = source[p, a, j, k]
+    for at in range(first + 1, stop - 2, 3):
+        a, b, c = np.uint64(at % size), np.uint64((at + 1) % size), np.uint64((at + 2) % size)
+        for k in range(begin, end):
+            out[q, r, k] += source[p, a, j, k] + source[p, b, j, k] + source[p, c, j, k]
+    for at in range(stop - (stop - first - 1) % 3, stop):
+        a = np.uint64(at % size)
+        for k in range(begin, end):
+            out[q, r, k] += source[p, a, j, k]
+
+
+@compiled
+def moments_of(ring: Array, i: Index, radius: int, needed: Array, sums: Array, inverse: Array, mean: Array, variance: Array) -> None:
     one, least, zero = sums.dtype.type(1), sums.dtype.type(1e-3), sums.dtype.type(0)
     for j in range(np.uint64(mean.shape[1])):
         begin, end = np.uint64(needed[0, i, j, 0]), np.uint64(needed[0, i, j, 1])
         across_planes(ring, i, j, begin, end, radius, len(mean), sums)
         for k in range(begin, end):
-            v = one / max(sums[0, k], least)
-            m = sums[1, k] * v
-            inverse[i, j, k], mean[i, j, k], variance[i, j, k] = v, m, max(sums[2, k] * v - m * m, zero)
+            v = one / max(sums[0, 0, k], least)
+            m = sums[0, 1, k] * v
+            inverse[i, j, k], mean[i, j, k], variance[i, j, k] = v, m, max(sums[0, 2, k] * v - m * m, zero)
 
 
 @compiled
-def correlation_of(ring: Array, i: int, radius: int, needed: Array, sums: Array, weight: Array, inverse: Array, mean: Array, variance: Array, floors: Array, factors: Array) -> float:
+def correlation_of(ring: Array, i: Index, radius: int, needed: Array, sums: Array, weight: Array, inverse: Array, mean: Array, variance: Array, floors: Array, factors: Array) -> float:
     two, zero, total = sums.dtype.type(2), sums.dtype.type(0), 0.0
     of_fixed, of_warped = floors[0], floors[1]
     for j in range(np.uint64(mean.shape[1])):
@@ -163,9 +160,9 @@ def correlation_of(ring: Array, i: int, radius: int, needed: Array, sums: Array,
         across_planes(ring, i, j, begin, end, radius, len(mean), sums)
         for k in range(begin, end):
             v = inverse[i, j, k]
-            a = sums[0, k] * v
-            covariance = sums[2, k] * v - a * mean[i, j, k]
-            spread = max(sums[1, k] * v - a * a, zero) + of_warped
+            a = sums[0, 0, k] * v
+            covariance = sums[0, 2, k] * v - a * mean[i, j, k]
+            spread = max(sums[0, 1, k] * v - a * a, zero) + of_warped
             p = weight[i, j, k] / math.sqrt((variance[i, j, k] + of_fixed) * spread)
             of_row += p * covariance
             by_warped = p * v * covariance / (two * spread)
@@ -175,10 +172,10 @@ def correlation_of(ring: Array, i: int, radius: int, needed: Array, sums: Array,
 
 
 @compiled
-def derivative_of(ring: Array, i: int, radius: int, needed: Array, sums: Array, warped: Array, fixed: Array, weight: Array, gradient: Array) -> None:
+def derivative_of(ring: Array, i: Index, radius: int, needed: Array, sums: Array, warped: Array, fixed: Array, weight: Array, gradient: Array) -> None:
     two = sums.dtype.type(2)
     for j in range(np.uint64(gradient.shape[1])):
         begin, end = np.uint64(needed[0, i, j, 0]), np.uint64(needed[0, i, j, 1])
         across_planes(ring, i, j, begin, end, radius, len(gradient), sums)
         for k in range(begin, end):
-            gradient[i, j, k] = weight[i, j, k] * (sums[0, k] * fixed[i, j, k] - two * sums[1, k] * warped[i, j, k] + sums[2, k])
+            gradient[i, j, k] = weight[i, j, k] * (sums[0, 0, k] * fixed[i, j, k] - two * sums[0, 1, k] * warped[i, j, k] + sums[0, 2, k])

@@ -12,9 +12,9 @@ LANES = 64
 
 
 @compiled
-def come_nearer(points: Array, place: Array, squares: Array) -> None:
-    """``squares`` ``[n]``: the least of what they were and of the squared distances of ``points`` ``[3, n]`` to ``place``."""
-    a, b, c = place[0], place[1], place[2]
+def come_nearer(points: Array, others: Array, m: int, squares: Array) -> None:
+    """``squares`` ``[n]``: the least of what they were and of the squared distances of ``points`` ``[3, n]`` to number ``m`` of ``others``."""
+    a, b, c = others[0, m], others[1, m], others[2, m]
     for k in range(np.uint64(len(squares))):
         x, y, z = points[0, k] - a, points[1, k] - b, points[2, k] - c
         square = x * x + y * y + z * z
@@ -44,11 +44,11 @@ def choose_farthest(points: Array, others: Array, least: float, chosen: Array) -
     none is ``least`` or more away."""
     squares = np.full(points.shape[1], np.inf, points.dtype)
     for m in range(others.shape[1]):
-        come_nearer(points, others[:, m], squares)
+        come_nearer(points, others, m, squares)
     for number in range(len(chosen)):
         farthest = largest(squares)
         if np.sqrt(squares[farthest]) < least:
             return number
         chosen[number] = farthest
-        come_nearer(points, points[:, farthest].copy(), squares)
+        come_nearer(points, points, farthest, squares)
     return len(chosen)
