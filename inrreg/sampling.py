@@ -44,9 +44,18 @@ def on_grid(image: Image, grid: Grid) -> Image:
         return image
     if image.device.type != "cpu" or image.data.requires_grad:
         return image.with_data(linear(image, grid.points(device=image.device), outside=0.0), grid)
-    still, placement = torch.zeros(grid.ndim, *grid.shape).movedim(0, -1), Placement.unmoved(grid, image.grid)
-    beyond = within(torch.ones(grid.shape), still, image.grid.shape, placement) == 0
-    return image.with_data(interpolated(image.data.float(), still, placement).masked_fill_(beyond, 0), grid)
+    still = torch.zeros(grid.ndim, *grid.shape).movedim(0, -1)
+    return image.with_data(by_rows(image, still, grid, still.new_zeros(image.channels, 1)), grid)
+
+
+def by_rows(image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, fill: Shaped[Tensor, "c 1"]) -> Float[Tensor, "c *shape"]:
+    """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by compiled loops on a CPU, with ``fill``, one a channel, beyond it."""
+    placement = Placement.unmoved(grid, image.grid)
+    values = interpolated(image.data.to(displacement.dtype), displacement, placement)
+    outside = within(displacement.new_ones(grid.shape), displacement, image.grid.shape, placement) == 0
+    for channel, value in zip(values, fill[:, 0], strict=True):
+        channel.masked_fill_(outside, value)
+    return values
 
 
 def sampler_coordinates(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:

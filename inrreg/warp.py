@@ -10,8 +10,8 @@ from torch import Tensor
 
 from inrreg.errors import FrameError, InputError
 from inrreg.image import Image, LabelImage
-from inrreg.interpolation import Placement, interpolated, within
-from inrreg.sampling import inside, linear, nearest, spline_combination, spline_image
+from inrreg.interpolation import Placement, interpolated
+from inrreg.sampling import by_rows, inside, linear, nearest, spline_combination, spline_image
 from inrreg.space import Grid
 from inrreg.transforms.base import CHUNK, Transform
 
@@ -43,7 +43,7 @@ def warped(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Grid,
     """
     fill = _fill(image, outside)
     if method == "linear" and image.device.type == "cpu" and not isinstance(image, LabelImage):
-        return image.with_data(_by_rows(image, displacement.cpu(), grid, fill), grid)
+        return image.with_data(by_rows(image, displacement.cpu(), grid, fill), grid)
     sample = _sampler(image, method)
     points, u = grid.points(device=image.device).reshape(-1, grid.ndim), displacement.reshape(-1, grid.ndim).to(image.device)
     parts = [_filled(sample, image.grid, x + part, fill) for x, part in zip(points.split(CHUNK), u.split(CHUNK), strict=True)]
@@ -56,16 +56,6 @@ def displaced(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Gr
     if image.device.type != "cpu":
         return image.with_data(linear(image, grid.points(device=image.device) + displacement), grid)
     return image.with_data(interpolated(image.data.to(displacement.dtype), displacement, Placement.unmoved(grid, image.grid)), grid)
-
-
-def _by_rows(image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, fill: Tensor) -> Float[Tensor, "c *shape"]:
-    """``displaced`` on a CPU, with ``fill``, one a channel, where a voxel is moved out of the image."""
-    placement = Placement.unmoved(grid, image.grid)
-    values = interpolated(image.data.to(displacement.dtype), displacement, placement)
-    outside = within(displacement.new_ones(grid.shape), displacement, image.grid.shape, placement) == 0
-    for channel, value in zip(values, fill[:, 0], strict=True):
-        channel.masked_fill_(outside, value)
-    return values
 
 
 def _sampler(image: Image, method: str) -> Callable[[Tensor], Tensor]:
