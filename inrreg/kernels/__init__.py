@@ -5,8 +5,8 @@ time. Importing this room imports numba, which takes a moment: other rooms impor
 both to the same values.
 
 How to write one: inner loops index whole arrays by unsigned numbers (``image[i, j, k]``, i, j and k made by ``range(np.uint64(n))`` or ``np.uint64``), also where one kernel calls another. Only then
-does the compiler see that no index is negative and use whole vectors; a slice (``row = image[i, j, a:b]``, k from 0) says so
-too, but to make one takes as long as to work off a row of a hundred numbers.
+does the compiler see that no index is negative and use whole vectors; a slice (``row = image[i, j, a:b]``, k from 0) says so too, but to make one takes as long as to work off a row of a hundred
+numbers.
 """
 
 import inspect

@@ -76,7 +76,7 @@ def stay_inside(first: int, stop: int, displacement: Array, parts: Array, shape:
     """``left`` ``[i, j, k]`` becomes ``weight``, and 0 where a site within the parts lies beyond the voxels of an image of ``shape``, or nowhere."""
     number, voxels, n = displacement.dtype.type, np.empty((3, weight.shape[2]), displacement.dtype), np.uint64(weight.shape[2])
     zero, lowest = number(0), number(-0.5)
-    by_x, by_y, by_z = number(shape[0] - 0.5), number(shape[1] - 0.5), number(shape[2] - 0.5)
+    last_x, last_y, last_z = number(shape[0] - 0.5), number(shape[1] - 0.5), number(shape[2] - 0.5)
     for i in range(np.uint64(first), np.uint64(stop)):
         for j in range(np.uint64(weight.shape[1])):
             begin, end = np.uint64(parts[i, j, 0]), np.uint64(parts[i, j, 1])
@@ -85,7 +85,7 @@ def stay_inside(first: int, stop: int, displacement: Array, parts: Array, shape:
                 left[i, j, k] = weight[i, j, k]
             for k in range(begin, end):
                 u, v, w = voxels[0, k], voxels[1, k], voxels[2, k]
-                within = (u >= lowest) & (u <= by_x) & (v >= lowest) & (v <= by_y) & (w >= lowest) & (w <= by_z)
+                within = (u >= lowest) & (u <= last_x) & (v >= lowest) & (v <= last_y) & (w >= lowest) & (w <= last_z)
                 left[i, j, k] = left[i, j, k] if within else zero
 
 
