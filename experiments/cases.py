@@ -4,12 +4,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.image_pair import Pair
 from inrreg.evaluation import jacobian_determinant_of_field, jacobian_statistics, label_overlap, landmark_error
 from inrreg.io import read_image, read_labels, read_mask, read_point_pairs
-from inrreg.pair import Pair
 from inrreg.transforms import Transform
-from inrreg.warp import warp
+from inrreg.transforms.warp import warp
 
 LUNG = ("lung_ct_longitudinal",)
 LIVER = tuple(f"liver_4dmri_breathing/{name}" for name in ("subject18_1_10", "subject18_3_10", "subject23_1_4", "subject23_5_4"))

@@ -32,13 +32,13 @@ from graphreg import (
     RegularKeypoints,
     Search,
 )
-from inrreg.alignment import MaskAlignment
+from inrreg.core.image_pair import Pair
 from inrreg.evaluation import landmark_error
-from inrreg.features import Window
 from inrreg.io import read_point_pairs
-from inrreg.pair import Pair
+from inrreg.objective.features import Window
 from inrreg.presets import preset
-from inrreg.start import Start
+from inrreg.stages.initial_translation import Start
+from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import Transform
 
 NEIGHBOURS = NearestNeighbours(6)

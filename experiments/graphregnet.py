@@ -18,15 +18,15 @@ from torch import Tensor
 
 from experiments.tables import Table, study_parser, write_summary
 from graphreg import Foerstner, GraphRegistration, Independent, Labels, MeanField, NearestNeighbours, Quadratic, Search, TreeMinSum
-from graphreg.network import Architecture, GraphRegNet, Learned, load_network, save_network
-from graphreg.training import Training, train
-from inrreg.alignment import MaskAlignment
-from inrreg.features import Window
-from inrreg.image import Points
-from inrreg.pair import Pair
+from graphreg.graphregnet import Architecture, GraphRegNet, Learned, load_network, save_network
+from graphreg.graphregnet_training import Training, train
+from inrreg.app.register import run_stages
+from inrreg.core.image import Points
+from inrreg.core.image_pair import Pair
+from inrreg.objective.features import Window
 from inrreg.phantoms import lung_pair
-from inrreg.recipes import run_stages
-from inrreg.start import Start
+from inrreg.stages.initial_translation import Start
+from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import Transform
 from inrreg.transforms.composite import fused
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from experiments.tables import Table, study_parser, write_summary
 from inrreg import register
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.image import Image, Points
 from inrreg.evaluation import landmark_error
-from inrreg.image import Image, Points
 from inrreg.io.dirlab import CASES, dirlab_cases, read_dirlab
 from inrreg.io.learn2reg import PairFiles, learn2reg_pairs, read_learn2reg
 from inrreg.presets import Preset

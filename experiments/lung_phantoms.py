@@ -20,16 +20,16 @@ import torch
 from experiments.cases import saved_pair
 from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg import Result, register
-from inrreg.alignment import MaskAlignment
 from inrreg.io import read_image, read_point_pairs
+from inrreg.objective.samplers import WholeGrid
 from inrreg.optimisation import Adam
 from inrreg.penalties import Bending, Folding
 from inrreg.phantoms import lung_pair, save_pair
 from inrreg.presets import Preset, preset
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import LNCC
-from inrreg.sites import WholeGrid
-from inrreg.start import Start
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.initial_translation import Start
+from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import FreeForm
 
 SEEDS = {"test": (*range(1000, 1008), 1009, 1010), "dev": (201, 202, 203, 204)}

@@ -22,19 +22,19 @@ import torch
 from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg.amortised import AmortisedNePhi, Training, cost, load_amortised, save_amortised, train
 from inrreg.amortised.network import codes_alone
-from inrreg.features import Window
+from inrreg.core.grid import Cube
+from inrreg.core.image import Points
+from inrreg.core.image_pair import Pair
 from inrreg.fields.nephi import Codes
-from inrreg.image import Points
+from inrreg.objective.features import Window
+from inrreg.objective.samplers import Patches, RandomPoints, WholeGrid
 from inrreg.optimisation import Adam
 from inrreg.optimisation.stopping import NeverStopping
-from inrreg.pair import Pair
+from inrreg.optimisation.training_loop import Epoch
 from inrreg.penalties import GradICON, InverseConsistency
 from inrreg.phantoms import lung_pair
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import LNCC
-from inrreg.sites import Patches, RandomPoints, WholeGrid
-from inrreg.space import Cube
-from inrreg.training import Epoch
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import LinearModel, Neural, NeuralModel, Transform
 
 TRAINING, STOPPING, HELD_OUT, DEV = range(600, 632), range(640, 644), range(700, 706), range(650, 654)

@@ -26,24 +26,24 @@ from experiments.pathology_2d import SHOOTING, TOLD, in_slices
 from experiments.pathology_seeds import DEVELOPMENT, KINDS, SLICES, TEST, phantom
 from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg import register
+from inrreg.app.register import run_stages
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.evaluation import image_agreement, jacobian_determinant
-from inrreg.image import Image
 from inrreg.io import read_image, read_labels
 from inrreg.metamorphosis import Given, NonCorrespondence, align
 from inrreg.metamorphosis.detectors import ForwardBackward, JacobianAnomaly, LiWyatt
+from inrreg.objective.step import Step
+from inrreg.ops.sampling import linear
 from inrreg.optimisation import Outcome
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.phantoms import PathologyPair
 from inrreg.presets import preset
-from inrreg.recipes import run_stages
-from inrreg.registration import Registration
 from inrreg.report.change import change_map
 from inrreg.report.page import Plate, write_report
-from inrreg.sampling import linear
-from inrreg.stage import Progress, StageResult
-from inrreg.step import Step
+from inrreg.stages.gradient_registration import Registration
 from inrreg.transforms import Transform, identity
-from inrreg.warp import warp
+from inrreg.transforms.warp import warp
 
 SEEDS = {"test": TEST, "dev": DEVELOPMENT}
 PATHOLOGY = preset("pathology")

@@ -9,12 +9,12 @@ the true lesion, as *oracle* is; *metamorphosis* may change intensities anywhere
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from inrreg.image import Image
-from inrreg.masks import as_weight, without
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.metamorphosis import Gaussian, Hamiltonian, Metamorphosis, NonCorrespondence, Resolution, Within, lddmm, metamorphosis, weighted_metamorphosis
-from inrreg.pair import Pair
-from inrreg.registration import Scale
-from inrreg.stage import Progress, StageResult
+from inrreg.ops.masks import as_weight, without
+from inrreg.optimisation.stage_result import Progress, StageResult
+from inrreg.stages.gradient_registration import Scale
 from inrreg.transforms import Transform
 
 REGULARISATION, STEPS = 3e-6, 5

@@ -21,17 +21,17 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt
 from torch import Tensor
 
 from experiments.cases import Case
+from inrreg.core.grid import Grid
+from inrreg.core.image import LabelImage
 from inrreg.evaluation import jacobian_determinant_of_field
-from inrreg.image import LabelImage
 from inrreg.io import read_image, read_labels
 from inrreg.phantoms.brain import FLUID, GREY, WHITE, Brain
 from inrreg.phantoms.ellipsoids import LARGEST_CM3, SMALLEST_CM3
-from inrreg.phantoms.lesions import Healthy, Pathology
+from inrreg.phantoms.lesion_pairs import Healthy, Pathology
 from inrreg.phantoms.pathology import PathologyPair, pathology_pair
 from inrreg.phantoms.resection import Isointense, Resection
 from inrreg.phantoms.scanner import Scanner
 from inrreg.phantoms.tumour import Tumour
-from inrreg.space import Grid
 
 TEST: dict[str, tuple[int, ...]] = {
     "resection": tuple(range(3000, 3010)),

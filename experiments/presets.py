@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.cases import BRAIN, LIVER, LUNG, Case
 from experiments.tables import Table, judged, study_parser, write_summary
-from inrreg.result import load
+from inrreg.app.result import load
 
 NAMED = {**dict.fromkeys(LUNG, "lung"), **dict.fromkeys(LIVER, "liver"), **dict.fromkeys(BRAIN, "brain")}
 
@@ -27,7 +27,7 @@ def run(case: Case, preset: str, folder: Path, threads: int) -> dict[str, Any]:
         mask = case.folder / f"{name.replace('-', '_')}.nii.gz"
         options += [f"--{name}", str(mask)] if mask.exists() else []
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "inrreg.cli", "register", str(case.folder / "fixed.nii.gz"), str(case.folder / "moving.nii.gz"), "-o", str(folder), *options], check=True)
+    subprocess.run([sys.executable, "-m", "inrreg.app.command_line", "register", str(case.folder / "fixed.nii.gz"), str(case.folder / "moving.nii.gz"), "-o", str(folder), *options], check=True)
     seconds = time.perf_counter() - started
     metrics = json.loads((folder / "metrics.json").read_text())
     return {"seconds": seconds, "memory_mb": metrics["memory_mb"]["process"], "outcome": metrics["outcome"]["name"], **case.score(load(folder).transform)}

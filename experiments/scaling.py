@@ -20,15 +20,15 @@ from typing import Any
 
 from experiments.lung_phantoms import arms, rows
 from experiments.tables import Table, study_parser, write_summary
-from inrreg.alignment import MaskAlignment
+from inrreg.objective.samplers import RandomPoints
 from inrreg.optimisation import Adam, NeverStopping
 from inrreg.penalties import LogJacobian
 from inrreg.phantoms import lung_pair, save_pair
 from inrreg.presets import Preset, preset
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import NCC
-from inrreg.sites import RandomPoints
-from inrreg.start import Start
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.initial_translation import Start
+from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import NeuralModel
 
 LONGEST_MM, UNEVEN, EDGE, MOTION_MM, STEPS = 384.0, 0.5, 96, 28, 600

@@ -30,14 +30,14 @@ from torch import Tensor, nn
 
 from experiments.cases import Case
 from experiments.tables import Table, judged, study_parser, write_summary
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.evaluation import jacobian_determinant_of_field
-from inrreg.image import Image
 from inrreg.metamorphosis import Gaussian, Hamiltonian, Metamorphosis, Resolution, Within, lddmm, metamorphosis, weighted_metamorphosis
+from inrreg.ops.sampling import linear, pyramid_level
 from inrreg.optimisation import LBFGS, NeverStopping, Optimiser, Outcome
 from inrreg.optimisation.optimisers import Cost
-from inrreg.pair import Pair
-from inrreg.sampling import linear, pyramid_level
-from inrreg.space import Grid
 
 SIGMA_MM, REGULARISATION = 6.0, 4e-4
 LEVELS = (Resolution(4, 25), Resolution(2, 25), Resolution(1, 30))

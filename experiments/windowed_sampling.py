@@ -15,13 +15,13 @@ import torch
 
 from experiments.cases import LIVER, LUNG, Case
 from experiments.tables import Table, study_parser, write_summary
-from inrreg.alignment import MaskAlignment
-from inrreg.features import RobustWindow
+from inrreg.app.register import run_stages
+from inrreg.objective.features import RobustWindow
+from inrreg.objective.samplers import Patches
 from inrreg.presets import preset
-from inrreg.recipes import run_stages
-from inrreg.registration import Registration, Scale
-from inrreg.sites import Patches
-from inrreg.start import Start
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.initial_translation import Start
+from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import NeuralModel
 
 PATCHES = Patches(count=200, size=7)

@@ -3,10 +3,10 @@
 from graphreg.cost_volume import cost_volume
 from graphreg.densify import LeastSquaresSpline, NormalisedConvolution, ThinPlate
 from graphreg.graph import Graph, NearestNeighbours, SpanningTree, from_networkx, to_networkx
+from graphreg.graph_registration import GraphRegistration, register, shrinking_searches
 from graphreg.inference import Independent, LoopyMinSum, MeanField, Quadratic, TreeMinSum
 from graphreg.keypoints import Filled, Foerstner, RandomKeypoints, RegularKeypoints
 from graphreg.labels import Labels
-from graphreg.registration import GraphRegistration, register, shrinking_searches
 from graphreg.search import Search
 
 __all__ = [

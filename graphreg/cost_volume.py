@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphreg.labels import Labels, lattice
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.sampling import linear
+from inrreg.core.errors import InputError
+from inrreg.core.image import Image
+from inrreg.ops.sampling import linear
 
 BYTES = 4
 AT_ONCE_MB = {"cpu": 100.0}
@@ -60,8 +60,8 @@ def cost_volume(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], la
 
 def _along_axes(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], labels: Labels, patch_radius: int, costs: Float[Tensor, "n *labels"], together: int) -> None:
     """Into ``costs``, by a compiled loop, on a CPU and for images whose index axes are the same: a channel of so many keypoints ``together``, so that little memory is needed beside the volume."""
-    from inrreg.kernels import in_parallel
-    from inrreg.kernels.patches import patch_differences
+    from inrreg.ops.loops import in_parallel
+    from inrreg.ops.loops.patches import patch_differences
 
     ndim = fixed.grid.ndim
     steps, radii = np.array(labels.steps(ndim)), np.array(labels.radii(ndim))

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.sampling import smoothed
-from inrreg.separable import taps
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.sampling import smoothed
+from inrreg.ops.separable import taps
 from inrreg.transforms import BSpline
 from inrreg.transforms.bspline import interpolating_spline
 
@@ -81,8 +81,8 @@ def radial_matrix(points: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """The radial function of the distance of every two points."""
     if points.device.type != "cpu" or points.shape[1] == 2:
         return kernel(torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist"), points.shape[1])
-    from inrreg.kernels import in_parallel
-    from inrreg.kernels.distances import distances
+    from inrreg.ops.loops import in_parallel
+    from inrreg.ops.loops.distances import distances
 
     matrix = points.new_empty(len(points), len(points))
     in_parallel(distances, len(points), points.T.contiguous().numpy(), matrix.numpy())
@@ -93,8 +93,8 @@ def radial_sums(at: Float[Tensor, "k d"], points: Float[Tensor, "n d"], coeffici
     """The sum over points of coefficient times radial function of the distance to each place ``at``."""
     if points.device.type != "cpu" or points.shape[1] == 2:
         return torch.cat([kernel(torch.cdist(part, points), points.shape[1]) @ coefficients for part in at.split(max(1, _AT_ONCE // len(points)))])
-    from inrreg.kernels import in_parallel
-    from inrreg.kernels.distances import weighted_distances
+    from inrreg.ops.loops import in_parallel
+    from inrreg.ops.loops.distances import weighted_distances
 
     sums = at.new_empty(3, len(at))
     in_parallel(weighted_distances, len(at), *[part.T.contiguous().numpy() for part in (at, points, coefficients)], sums.numpy())

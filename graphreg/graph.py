@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)

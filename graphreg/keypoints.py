@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.masks import dilated
-from inrreg.sampling import smoothed
+from inrreg.core.errors import InputError
+from inrreg.core.image import Image
+from inrreg.ops.masks import dilated
+from inrreg.ops.sampling import smoothed
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def _blurred(image: Image, sigma_mm: float) -> Float[Tensor, "c *shape"]:
     """By a Gaussian of ``sigma_mm``; on a CPU in a compiled loop."""
     if image.device.type != "cpu":
         return smoothed(image, sigma_mm).data
-    from inrreg.kernels.blur import blurred
+    from inrreg.ops.loops.blur import blurred
 
     return blurred(image.data, image.grid, sigma_mm)
 
@@ -194,7 +194,7 @@ def points_between(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], c
 
 
 def _between_by_loops(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float) -> Tensor:
-    from inrreg.kernels.farthest import choose_farthest
+    from inrreg.ops.loops.farthest import choose_farthest
 
     chosen = np.empty(min(count, len(points)), np.int64)
     deep = (0, 3 - points.shape[1])  # points in a plane lie in one layer

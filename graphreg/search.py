@@ -12,15 +12,15 @@ from graphreg.graph import GraphBuilder, SpanningTree
 from graphreg.inference import Inference, Quadratic, TreeMinSum, entropy, probabilities, sub_label_argmin
 from graphreg.keypoints import Detector, Foerstner
 from graphreg.labels import Labels
-from inrreg.features import Feature
-from inrreg.image import Image
-from inrreg.masks import as_weight, bounding_box, without
-from inrreg.pair import Pair
-from inrreg.sampling import linear, on_grid, pyramid_level
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
+from inrreg.objective.features import Feature
+from inrreg.ops.masks import as_weight, bounding_box, without
+from inrreg.ops.sampling import linear, on_grid, pyramid_level
 from inrreg.similarity import MindSSC
-from inrreg.space import Grid
 from inrreg.transforms import Transform
-from inrreg.warp import displaced
+from inrreg.transforms.warp import displaced
 
 _AT_ONCE = 128
 """Keypoints whose probabilities are held at a time."""

@@ -10,44 +10,67 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from inrreg.errors import RegistrationError as RegistrationError
-    from inrreg.image import Image as Image
-    from inrreg.image import LabelImage as LabelImage
-    from inrreg.image import Points as Points
+    from inrreg.app.register import register as register
+    from inrreg.app.result import Result as Result
+    from inrreg.app.result import load as load
+    from inrreg.core.errors import RegistrationError as RegistrationError
+    from inrreg.core.grid import Grid as Grid
+    from inrreg.core.image import Image as Image
+    from inrreg.core.image import LabelImage as LabelImage
+    from inrreg.core.image import Points as Points
     from inrreg.presets import Preset as Preset
     from inrreg.presets import preset as preset
-    from inrreg.recipes import register as register
-    from inrreg.registration import Registration as Registration
-    from inrreg.registration import Scale as Scale
-    from inrreg.result import Result as Result
-    from inrreg.result import load as load
-    from inrreg.space import Grid as Grid
+    from inrreg.stages.gradient_registration import Registration as Registration
+    from inrreg.stages.gradient_registration import Scale as Scale
     from inrreg.transforms import Transform as Transform
 
 _HOMES = {
-    "Grid": "space",
-    "Image": "image",
-    "LabelImage": "image",
-    "Points": "image",
+    "Grid": "core.grid",
+    "Image": "core.image",
+    "LabelImage": "core.image",
+    "Points": "core.image",
     "Preset": "presets",
-    "Registration": "registration",
-    "RegistrationError": "errors",
-    "Result": "result",
-    "Scale": "registration",
+    "Registration": "stages.gradient_registration",
+    "RegistrationError": "core.errors",
+    "Result": "app.result",
+    "Scale": "stages.gradient_registration",
     "Transform": "transforms",
-    "load": "result",
+    "load": "app.result",
     "preset": "presets",
-    "register": "recipes",
+    "register": "app.register",
 }
-__all__ = ["__version__", *_HOMES]
+"""Where each public name lives."""
+_ROOMS = (
+    "amortised",
+    "app",
+    "core",
+    "evaluation",
+    "fields",
+    "io",
+    "metamorphosis",
+    "objective",
+    "ops",
+    "optimisation",
+    "penalties",
+    "phantoms",
+    "presets",
+    "report",
+    "similarity",
+    "stages",
+    "transforms",
+)
+"""Folders, there as attributes after ``import inrreg``."""
+__all__ = ["__version__", *_HOMES, *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when first used, so that ``import inrreg`` costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'inrreg' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _ROOMS:
+        return import_module(f"inrreg.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'inrreg' has no attribute {name!r}")
     value = getattr(import_module(f"inrreg.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -1,6 +1,6 @@
 """``python -m inrreg``: the command line."""
 
-from inrreg.cli import main
+from inrreg.app.command_line import main
 
 if __name__ == "__main__":
     main()

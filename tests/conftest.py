@@ -8,8 +8,8 @@ import torch
 from hypothesis import settings
 from worlds import Wave, oblique_grid
 
-from inrreg.image import Image
-from inrreg.space import Grid
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 
 settings.register_profile("suite", derandomize=True, deadline=None, max_examples=60, database=None)
 settings.load_profile("suite")

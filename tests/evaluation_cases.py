@@ -5,7 +5,7 @@ import SimpleITK
 import torch
 from scipy.spatial.transform import Rotation
 
-from inrreg.space import Grid
+from inrreg.core.grid import Grid
 from inrreg.transforms import Affine, Transform
 
 LPS = {2: np.diag([-1.0, -1.0]), 3: np.diag([-1.0, -1.0, 1.0])}

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from inrreg.features import RobustWindow
-from inrreg.image import Image, LabelImage, Points
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
+from inrreg.core.image_pair import Pair
+from inrreg.objective.features import RobustWindow
 from inrreg.optimisation import Outcome
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Progress, Record, StageResult
 from inrreg.penalties import Bending
 from inrreg.phantoms import PhantomPair, blob_pair, save_pair
 from inrreg.presets import Preset
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import MSE
-from inrreg.space import Grid
-from inrreg.stage import Progress, Record, StageResult
-from inrreg.start import Start
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.initial_translation import Start
 from inrreg.transforms import FreeForm, Transform, identity
 
 CONTINUOUS = Registration(FreeForm(24.0), similarities=(MSE(weight=20.0),), penalties=(Bending(0.1),), scales=(Scale(8, 12), Scale(6, 12, 16.0)))

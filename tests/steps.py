@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inrreg.image import Image
-from inrreg.sites import Sites
-from inrreg.space import Grid
-from inrreg.step import Level, Samples, Step
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.objective.samplers import Sites
+from inrreg.objective.step import Level, Samples, Step
 from inrreg.transforms import Transform
 
 

@@ -8,16 +8,16 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from worlds import oblique_grid
 
-from inrreg.alignment import MaskAlignment
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.masks import as_weight, lung_mask, signed_distance
-from inrreg.pair import Pair
+from inrreg.app.register import prepare
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
+from inrreg.ops.masks import as_weight, lung_mask, signed_distance
 from inrreg.phantoms import lung_pair
-from inrreg.phantoms.pair import PhantomPair
+from inrreg.phantoms.phantom_pair import PhantomPair
 from inrreg.presets import preset
-from inrreg.recipes import prepare
-from inrreg.space import Grid
+from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import Affine, BSpline, Composite, Rigid, Translation
 from inrreg.transforms.composite import fused
 from inrreg.transforms.inverse import NumericInverse

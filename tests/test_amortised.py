@@ -13,17 +13,17 @@ from worlds import Wave, signed_permutations
 from inrreg.amortised import AmortisedNePhi, Predicted, Training, example, load_amortised, save_amortised, train
 from inrreg.amortised.network import codes_alone, seen
 from inrreg.amortised.training import cost, training_loss, untrained
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Cube, Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.fields.encoder import Encoder
-from inrreg.image import Image
+from inrreg.objective.samplers import RandomPoints
 from inrreg.optimisation import Adam
-from inrreg.pair import Pair
 from inrreg.penalties import GradICON, InverseConsistency
 from inrreg.phantoms import PhantomPair, blob_pair
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import MSE
-from inrreg.sites import RandomPoints
-from inrreg.space import Cube, Grid
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import Affine, NeuralModel, load_transform, save_transform
 
 SMALL = {"width": 24, "whole_codes": 8, "local_codes": 8, "lattice": 5, "frequencies": 12}

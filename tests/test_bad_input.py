@@ -16,15 +16,16 @@ import SimpleITK
 import torch
 from roof_cases import ALARM, TINY, Alarm, everywhere, landmarks_of, pair_2d, pair_3d, saved, with_values
 
-from inrreg import cli, presets
-from inrreg.errors import InputError, OutputError
-from inrreg.features import RobustWindow
-from inrreg.image import Image, LabelImage, Points
+from inrreg import presets
+from inrreg.app import command_line
+from inrreg.app.register import register
+from inrreg.core.errors import InputError, OutputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
 from inrreg.io import write_image, write_point_pairs
+from inrreg.objective.features import RobustWindow
 from inrreg.phantoms import PhantomPair
 from inrreg.presets import Preset
-from inrreg.recipes import register
-from inrreg.space import Grid
 from inrreg.transforms import Translation
 
 Usage = namedtuple("Usage", "total used free")
@@ -144,7 +145,7 @@ def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
     def register(*arguments: str, output: Path | None = None) -> tuple[int, str]:
         with pytest.raises(SystemExit) as ending:
-            cli.main(["register", *arguments, "-o", str(output or tmp_path / "result"), *([] if "--preset" in arguments else ["--preset", "alarm"])])
+            command_line.main(["register", *arguments, "-o", str(output or tmp_path / "result"), *([] if "--preset" in arguments else ["--preset", "alarm"])])
         printed = capsys.readouterr()
         assert printed.out == ""
         assert not (tmp_path / "result").exists()
@@ -299,7 +300,7 @@ class TestOutput:
         monkeypatch.setitem(presets.PRESETS, "tiny", lambda: TINY)
         monkeypatch.setattr("inrreg.io.nifti._write", full)
         with pytest.raises(SystemExit) as ending:
-            cli.main(["register", str(files / "fixed.nii.gz"), str(files / "moving.nii.gz"), "-o", str(tmp_path / "result"), "--preset", "tiny", "-q"])
+            command_line.main(["register", str(files / "fixed.nii.gz"), str(files / "moving.nii.gz"), "-o", str(tmp_path / "result"), "--preset", "tiny", "-q"])
         refused((int(ending.value.code or 0), capsys.readouterr().err), 3, "No space left on device")
         assert os.listdir(tmp_path) == []
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from worlds import oblique_grid
 
-from inrreg.banded import AxisMatrix, Bands, Separable
-from inrreg.separable import basis, gaussian, resampling
-from inrreg.space import Grid
+from inrreg.core.grid import Grid
+from inrreg.ops.banded import AxisMatrix, Bands, Separable
+from inrreg.ops.separable import basis, gaussian, resampling
 from inrreg.transforms.bspline import render_jacobian
 
 EPS = torch.finfo(torch.float32).eps

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from inrreg.checks import check_intensities, check_landmarks, check_mask, check_pairs, check_same_dimension
-from inrreg.errors import FrameError, InputError
-from inrreg.image import Image, LabelImage, Points
-from inrreg.space import Grid
+from inrreg.core.checks import check_intensities, check_landmarks, check_mask, check_pairs, check_same_dimension
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
 
 
 def points_at(grid: Grid, *voxels: list[float]) -> Points:

@@ -19,16 +19,17 @@ import torch
 from roof_cases import ALARM, TINY, Ending, interrupting, landmarks_of, pair_2d, pair_3d, saved
 
 import inrreg
-from inrreg import cli, console, presets
-from inrreg.errors import InversionError
+from inrreg import presets
+from inrreg.app import command_line, console
+from inrreg.core.errors import InversionError
+from inrreg.core.image import LabelImage, Points
 from inrreg.evaluation import jacobian_determinant
-from inrreg.features import RobustWindow
-from inrreg.image import LabelImage, Points
 from inrreg.io import read_image, read_labels, read_points, write_image, write_point_pairs, write_points
+from inrreg.objective.features import RobustWindow
 from inrreg.optimisation import Outcome
+from inrreg.optimisation.stage_result import Record
 from inrreg.phantoms import PhantomPair
 from inrreg.presets import Preset
-from inrreg.stage import Record
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., tuple[int, str, str]]
@@ -59,7 +60,7 @@ def run(files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
     def call(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ending:
-            cli.main([str(argument) for argument in arguments])
+            command_line.main([str(argument) for argument in arguments])
         printed = capsys.readouterr()
         return int(ending.value.code or 0), printed.out, printed.err
 
@@ -75,7 +76,7 @@ def result(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setitem(presets.PRESETS, "tiny", lambda: TINY)
         patch.chdir(files)
         with pytest.raises(SystemExit):
-            cli.main(["register", "fixed.nii.gz", "moving.nii.gz", "-o", str(output), *options])
+            command_line.main(["register", "fixed.nii.gz", "moving.nii.gz", "-o", str(output), *options])
     return output
 
 
@@ -105,7 +106,7 @@ class TestRegister:
             given.update(options, images=images)
             raise inrreg.RegistrationError("enough")
 
-        monkeypatch.setattr("inrreg.recipes.prepare", prepare)
+        monkeypatch.setattr("inrreg.app.register.prepare", prepare)
         paths = {name: Path(f"{name}.x") for name in ("fixed_mask", "moving_mask", "landmarks", "guide_landmarks", "fixed_lesion_mask", "moving_lesion_mask")}
         flags = [part for name, path in paths.items() for part in (f"--{name.replace('_', '-')}", path)]
         contrasts = ("--contrast", "c.nii", "d.nii", "--contrast", "e.nii", "f.nii")
@@ -186,16 +187,16 @@ class TestExitCodes:
         assert (f"{outcome.label}: {outcome.value}" in err) == (code != 0)
 
     def test_cover_every_outcome(self) -> None:
-        assert set(cli.EXIT) == {outcome.name for outcome in Outcome}
+        assert set(command_line.EXIT) == {outcome.name for outcome in Outcome}
 
     def test_are_documented(self) -> None:
         page = (ROOT / "docs" / "outputs.md").read_text(encoding="utf-8")
-        for code in {cli.BAD_INPUT, cli.FAILED, cli.STOPPED, *cli.EXIT.values()}:
+        for code in {command_line.BAD_INPUT, command_line.FAILED, command_line.STOPPED, *command_line.EXIT.values()}:
             assert f"| {code} |" in page
-            assert str(code) in cli.DESCRIPTION
+            assert str(code) in command_line.DESCRIPTION
 
     def test_of_an_interrupt_while_a_stage_runs(self, run: Run, no_report: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cli, "progress_shown", lambda: nullcontext(interrupting(15)))
+        monkeypatch.setattr(command_line, "progress_shown", lambda: nullcontext(interrupting(15)))
         code, out, err = run("register", "fixed.nii.gz", "moving.nii.gz", "-o", tmp_path / "r", "--preset", "tiny")
         assert code == 130
         assert "stage continuous was stopped on request at 6 mm; the map after iteration 3 of 12 is kept" in err
@@ -220,7 +221,7 @@ class TestExitCodes:
 
     def test_of_an_interrupt_by_the_keyboard(self, files: Path, tmp_path: Path) -> None:
         """The real thing: the signal arrives wherever the run is, here at the beginning of a fit that would take minutes."""
-        command = [sys.executable, "-m", "inrreg.cli", "register", "fixed.nii.gz", "moving.nii.gz", "-o", str(tmp_path / "r"), "--preset", "idir", "--verbose"]
+        command = [sys.executable, "-m", "inrreg.app.command_line", "register", "fixed.nii.gz", "moving.nii.gz", "-o", str(tmp_path / "r"), "--preset", "idir", "--verbose"]
         process = subprocess.Popen(command, cwd=files, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         assert process.stderr is not None
         first = next(line for line in process.stderr if "continuous: level" in line)
@@ -393,9 +394,9 @@ class TestHelp:
     def test_of_the_program(self, run: Run) -> None:
         code, out, _ = run("--help")
         assert code == 0
-        assert all(verb in out for verb in cli.VERBS)
+        assert all(verb in out for verb in command_line.VERBS)
 
-    @pytest.mark.parametrize("verb", cli.VERBS)
+    @pytest.mark.parametrize("verb", command_line.VERBS)
     def test_of_every_verb_tells_every_option(self, verb: str, run: Run) -> None:
         code, out, _ = run(verb, "--help")
         assert code == 0
@@ -410,7 +411,7 @@ class TestHelp:
     def test_names_every_preset(self, run: Run) -> None:
         listed = re.sub(r"[│\s]+", " ", run("register", "--help")[1])
         told = listed.split("--preset")[1].split("--device")[0]
-        assert [name for name in presets.PRESETS if name not in told] == ["tiny"], "name it in the docstring of inrreg.cli.register"
+        assert [name for name in presets.PRESETS if name not in told] == ["tiny"], "name it in the docstring of inrreg.app.command_line.register"
 
     def test_without_a_verb(self, run: Run) -> None:
         code, out, err = run()
@@ -484,4 +485,4 @@ def test_the_installed_command_is_this_module() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["scripts"]["inrreg"] == "inrreg.cli:main"
+    assert project["scripts"]["inrreg"] == "inrreg.app.command_line:main"

@@ -14,10 +14,10 @@ import pytest
 from roof_cases import TINY, landmarks_of, pair_2d, saved
 
 import inrreg
-from inrreg import cli, cohort, pairs
-from inrreg.errors import InputError, OutputError
+from inrreg.app import cohort, cohort_table, command_line
+from inrreg.app.cohort_table import read_pairs
+from inrreg.core.errors import InputError, OutputError
 from inrreg.io import write_point_pairs, write_points
-from inrreg.pairs import read_pairs
 
 HEADER = "name,fixed,moving,fixed_mask,landmarks,fixed_landmarks,moving_landmarks"
 LINES = ("one,fixed.nii.gz,moving.nii.gz,fixed_mask.nii.gz,landmarks.csv,,", "two,fixed.nii.gz,moving.nii.gz,,,fixed.csv,moving.csv", "broken,damaged.nii.gz,moving.nii.gz,,,,")
@@ -282,7 +282,7 @@ class TestResume:
 
 
 def test_a_process_ends_when_nobody_waits_for_it() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import inrreg.cohort; print('ready', flush=True); inrreg.cohort._end_when_nobody_waits()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", "import inrreg.app.cohort; print('ready', flush=True); inrreg.app.cohort._end_when_nobody_waits()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with child:
         assert child.stdout is not None
         assert child.stdin is not None
@@ -297,7 +297,7 @@ class TestCommandLine:
     def call(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
         def call(*arguments: object) -> tuple[int, str, str]:
             with pytest.raises(SystemExit) as ending:
-                cli.main(["cohort", *map(str, arguments)])
+                command_line.main(["cohort", *map(str, arguments)])
             printed = capsys.readouterr()
             return int(ending.value.code or 0), printed.out, printed.err
 
@@ -345,5 +345,5 @@ class TestCommandLine:
 
 
 def test_the_columns_are_those_of_the_help() -> None:
-    assert cli.cohort.__doc__ is not None
-    assert [name for name in pairs.COLUMNS if name not in cli.cohort.__doc__] == []
+    assert command_line.cohort.__doc__ is not None
+    assert [name for name in cohort_table.COLUMNS if name not in command_line.cohort.__doc__] == []

@@ -15,17 +15,17 @@ from worlds import oblique_grid
 
 import inrreg
 from graphreg import Foerstner, GraphRegistration, Labels, Search
-from inrreg.errors import OutputError
-from inrreg.features import RobustWindow
-from inrreg.image import Points
+from inrreg.app.result import Result
+from inrreg.core.errors import OutputError
+from inrreg.core.image import Points
+from inrreg.core.image_pair import Correspondences
 from inrreg.io import read_point_pairs, write_correspondences
-from inrreg.pair import Correspondences
+from inrreg.objective.features import RobustWindow
 from inrreg.phantoms import PhantomPair, blob_pair
 from inrreg.presets import Preset
-from inrreg.registration import Scale
-from inrreg.result import Result
 from inrreg.similarity import MSE, LandmarkDistance
-from inrreg.start import Start
+from inrreg.stages.gradient_registration import Scale
+from inrreg.stages.initial_translation import Start
 
 COARSE = GraphRegistration((Search(Labels(24.0, 6.0), Foerstner(400, 9.0, 4.0, 4.0), spacing_mm=5.0),), lattice_mm=15.0)
 FINE = GraphRegistration((Search(Labels(6.0, 2.0), Foerstner(400, 8.0, 3.0, 3.0), spacing_mm=4.0),), lattice_mm=15.0, name="fine")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from inrreg.distances import distance_within
+from inrreg.ops.distance_transform import distance_within
 
 
 @pytest.mark.parametrize("reach", [0.5, 4.0, 6.15, 100.0])

@@ -7,12 +7,12 @@ import pytest
 import torch
 from evaluation_cases import GRIDS, oblique_2d, oblique_3d
 
-from inrreg.errors import FrameError, InputError
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.evaluation import image_agreement
 from inrreg.evaluation.agreement import window_voxels
-from inrreg.image import Image
-from inrreg.kernels.agreement import local_correlations
-from inrreg.space import Grid
+from inrreg.ops.loops.agreement import local_correlations
 
 both_dimensions = pytest.mark.parametrize("grid", GRIDS, ids=["2-D", "3-D"])
 

@@ -6,9 +6,9 @@ import torch
 from evaluation_cases import GRIDS, affine_about, oblique_2d, oblique_3d
 
 import inrreg.evaluation.consistency as module
-from inrreg.errors import FrameError, InputError
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.image import Image, Points
 from inrreg.evaluation import inverse_consistency, inverse_consistency_on, jacobian_determinant, jacobian_statistics, landmark_error
-from inrreg.image import Image, Points
 from inrreg.transforms import BSpline, Composite, Translation
 
 both_dimensions = pytest.mark.parametrize("grid", GRIDS, ids=["2-D", "3-D"])

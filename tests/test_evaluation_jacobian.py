@@ -9,11 +9,11 @@ import torch
 from evaluation_cases import GRIDS, affine_about, oblique_2d, oblique_3d, quadratic_about
 
 import inrreg.evaluation.jacobian as module
-from inrreg.errors import FrameError, InputError
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Cube, Grid
+from inrreg.core.image import Image
 from inrreg.evaluation import jacobian_determinant, jacobian_determinant_of_field, jacobian_statistics
-from inrreg.image import Image
-from inrreg.matrix import determinant
-from inrreg.space import Cube, Grid
+from inrreg.ops.small_matrices import determinant
 from inrreg.transforms import BSpline, Composite, Neural, Render
 
 both_dimensions = pytest.mark.parametrize("grid", GRIDS, ids=["2-D", "3-D"])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from evaluation_cases import affine_about, oblique_3d
 
-from inrreg.errors import FrameError, InputError
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Points
 from inrreg.evaluation import distance_statistics, landmark_distances, landmark_error
-from inrreg.image import Points
-from inrreg.space import Grid
 from inrreg.transforms import Translation
 
 # four fixed points and the moving points that lie (3, 4, 0) = 5, 0, 2.5 and 1 mm away

@@ -8,10 +8,10 @@ import SimpleITK
 import torch
 from evaluation_cases import GRIDS, oblique_2d, oblique_3d, sitk_image
 
-from inrreg.errors import FrameError, InputError
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import LabelImage
 from inrreg.evaluation import label_overlap
-from inrreg.image import LabelImage
-from inrreg.space import Grid
 
 
 def labels(array, grid, name="labels"):

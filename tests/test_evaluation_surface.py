@@ -8,10 +8,10 @@ import pytest
 from evaluation_cases import GRIDS, oblique, oblique_2d, oblique_3d
 from scipy.spatial.distance import cdist
 
-from inrreg.errors import FrameError, InputError
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import LabelImage
 from inrreg.evaluation import SurfaceDistance, surface_distances
-from inrreg.image import LabelImage
-from inrreg.space import Grid
 
 
 def measured(fixed, warped, grid):

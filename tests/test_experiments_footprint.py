@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inrreg.errors import RegistrationError
+from inrreg.core.errors import RegistrationError
 from inrreg.io import read_image
 
 SHAPE = (30, 28, 20)

@@ -11,20 +11,21 @@ from types import ModuleType
 import pytest
 import torch
 
-from inrreg.errors import InputError
-from inrreg.features import intensities
-from inrreg.image import Points
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Points
+from inrreg.core.image_pair import Pair
+from inrreg.objective.features import intensities
 from inrreg.optimisation import Outcome
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.phantoms import PhantomPair, blob_pair
 from inrreg.presets import Preset, preset
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import LNCC
-from inrreg.space import Grid
-from inrreg.stage import Progress, StageResult, composed
-from inrreg.start import Start
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.initial_translation import Start
 from inrreg.transforms import DenseDisplacement, Transform, Translation, identity
-from inrreg.warp import warp
+from inrreg.transforms.composite import composed
+from inrreg.transforms.warp import warp
 
 ROOT = Path(__file__).parent.parent
 SHAPE = (16, 14, 12)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from inrreg.errors import InputError
-from inrreg.features import intensities
-from inrreg.image import Image
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.io import write_image
 from inrreg.io.dirlab import CASES, Entry
+from inrreg.objective.features import intensities
 from inrreg.presets import Preset
-from inrreg.space import Grid
-from inrreg.start import Start
+from inrreg.stages.initial_translation import Start
 
 ROOT = Path(__file__).parent.parent
 SHAPE, SPACING, SHIFT = (26, 26, 18), (1.2, 1.2, 2.5), np.array([1, -2, 3])

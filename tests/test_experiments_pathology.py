@@ -11,12 +11,12 @@ from experiments import pathology, pathology_2d
 from experiments.pathology import Huber, arms, auc, claims, mask_scores
 from experiments.pathology_seeds import oasis_slice
 from experiments.tables import Table
+from inrreg.app.register import run_stages
+from inrreg.core.grid import Grid
 from inrreg.metamorphosis import InconsistencyEvidence, IntensityEvidence, Learned, Resolution
 from inrreg.metamorphosis.evidence import Evidence
 from inrreg.phantoms import Isointense, Resection, pathology_pair, synthetic_brain
 from inrreg.phantoms.scanner import Scanner
-from inrreg.recipes import run_stages
-from inrreg.space import Grid
 
 
 def test_auc_is_the_probability_to_rank_right() -> None:

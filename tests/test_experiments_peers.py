@@ -19,12 +19,12 @@ from roof_cases import pair_2d, pair_3d, saved
 from worlds import oblique_grid
 
 import inrreg
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import LabelImage, Points
 from inrreg.evaluation import landmark_error
-from inrreg.image import LabelImage, Points
 from inrreg.io import read_displacement, read_image, read_point_pairs, write_displacement, write_image, write_point_pairs
 from inrreg.phantoms import PhantomPair
-from inrreg.space import Grid
 from inrreg.transforms import DenseDisplacement
 
 ROOT = Path(__file__).parent.parent

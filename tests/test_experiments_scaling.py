@@ -10,13 +10,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from inrreg.features import intensities
-from inrreg.image import Points
+from inrreg.core.image import Points
+from inrreg.objective.features import intensities
 from inrreg.phantoms import PhantomPair, blob_pair
 from inrreg.presets import Preset
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import MSE
-from inrreg.start import Start
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.initial_translation import Start
 from inrreg.transforms import LinearModel
 
 ROOT = Path(__file__).parent.parent

@@ -7,12 +7,12 @@ from types import ModuleType
 import pytest
 import torch
 
-from inrreg.image import Image
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.metamorphosis import Resolution
 from inrreg.phantoms import cut_c_pair
-from inrreg.space import Grid
 from inrreg.transforms import identity
-from inrreg.warp import warp
+from inrreg.transforms.warp import warp
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,10 +6,10 @@ import torch
 from steps import image_of, noise
 from worlds import Wave, oblique_grid
 
-from inrreg.errors import InputError
-from inrreg.features import GradientMagnitude, RobustWindow, Window, intensities
-from inrreg.image import Image
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.objective.features import GradientMagnitude, RobustWindow, Window, intensities
 
 
 def test_intensities_are_the_image(image: Image) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 from inrreg.fields import FIELDS, Annealed, CoarseFine, Field, FourierPerceptron, Perceptron, Siren, TwoWay, value_and_jacobian
 from inrreg.fields.tangents import ACTIVATIONS, Activation, Sine, forward_mode, reverse_mode
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from worlds import oblique_grid
 
-from inrreg.errors import InputError, TransformError
+from inrreg.core.errors import InputError, TransformError
+from inrreg.core.grid import Cube
 from inrreg.fields import HashGrid, tinycuda
 from inrreg.fields.hashgrid import HashEncoding, library_config
-from inrreg.space import Cube
 from inrreg.transforms import Neural, NeuralModel, load_transform, save_transform
 
 SETTINGS = {"levels": 6, "features": 2, "base_resolution": 4, "growth": 1.5, "log2_size": 8}

@@ -8,19 +8,19 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 from worlds import between_voxels
 
-from inrreg.errors import InputError, TransformError
+from inrreg.core.errors import InputError, TransformError
+from inrreg.core.grid import Cube, Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.fields import NePhi, Siren
 from inrreg.fields.nephi import Codes, Decoded
-from inrreg.image import Image
+from inrreg.objective.samplers import RandomPoints
+from inrreg.ops.sampling import spatial_gradient, spline_combination
 from inrreg.optimisation import Adam
-from inrreg.pair import Pair
 from inrreg.penalties import GradICON, InverseConsistency
 from inrreg.phantoms import blob_pair
-from inrreg.registration import Registration, Scale
-from inrreg.sampling import spatial_gradient, spline_combination
 from inrreg.similarity import MSE
-from inrreg.sites import RandomPoints
-from inrreg.space import Cube, Grid
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import Neural, NeuralModel, Transform, load_transform, save_transform
 
 SMALL = {"width": 32, "depth": 2, "whole_codes": 8, "local_codes": 8, "lattice": 4, "frequencies": 16}

@@ -19,9 +19,9 @@ from worlds import Wave, between_voxels, oblique, oblique_grid
 from graphreg import Labels, LeastSquaresSpline, LoopyMinSum, MeanField, NearestNeighbours, NormalisedConvolution, Quadratic, SpanningTree, ThinPlate, TreeMinSum, cost_volume
 from graphreg.cost_volume import _at_points, chunk_size
 from graphreg.inference import sub_label_argmin
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 
 
 def aligned_grid(ndim: int) -> Grid:

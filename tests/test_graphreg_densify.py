@@ -9,8 +9,8 @@ from worlds import Wave, oblique_grid
 
 from graphreg import LeastSquaresSpline, NormalisedConvolution, ThinPlate
 from graphreg.densify import Densifier, _constrained, radial_matrix, radial_sums, robust
-from inrreg.errors import InputError
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
 from inrreg.transforms import BSpline
 from inrreg.transforms.bspline import interpolating_spline
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from graphreg import Graph, NearestNeighbours, SpanningTree, TreeMinSum, from_networkx, to_networkx
 from graphreg.graph import joined
 from graphreg.labels import Labels
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 
 
 def cloud(count: int, ndim: int, seed: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

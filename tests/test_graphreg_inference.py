@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from graphreg import Graph, Independent, Labels, LoopyMinSum, MeanField, Quadratic, SpanningTree, TreeMinSum
 from graphreg.inference import energy, probabilities, soft_argmin
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 
 SHAPES = ((2, 2), (4, 1), (2, 1, 2))
 """Four labels: inference takes the number of labels an axis from the costs, so it need not be odd as that of ``Labels`` is."""

@@ -11,10 +11,10 @@ from worlds import oblique
 
 from graphreg import Filled, Foerstner, RandomKeypoints, RegularKeypoints
 from graphreg.keypoints import Detector, _between, _between_by_loops, eroded_mask, farthest_points, foerstner_response, local_maxima, points_between
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.masks import dilated
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.masks import dilated
 
 DETECTORS = [Foerstner(spacing_mm=3.0), RandomKeypoints(), RegularKeypoints(4.0)]
 

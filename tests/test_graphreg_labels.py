@@ -12,8 +12,8 @@ from worlds import oblique_grid
 from graphreg import Labels
 from graphreg.inference import entropy, probabilities, soft_argmin, sub_label_argmin
 from graphreg.labels import along_axes
-from inrreg.errors import InputError
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from graphreg import Graph, GraphRegistration, Independent, Labels, NearestNeighbours, RegularKeypoints, Search, SpanningTree
+from graphreg.graphregnet import Architecture, GraphRegNet, Learned, load_network, save_network
+from graphreg.graphregnet_training import Example, Training, displaced, example, loss, spread, subgraph, train, train_on
 from graphreg.inference import sub_label_argmin
-from graphreg.network import Architecture, GraphRegNet, Learned, load_network, save_network
-from graphreg.training import Example, Training, displaced, example, loss, spread, subgraph, train, train_on
-from inrreg.checkpoint import read_tensors
-from inrreg.errors import InputError, OutputError
-from inrreg.image import Image
-from inrreg.pair import Pair
+from inrreg.core.errors import InputError, OutputError
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
+from inrreg.core.tensor_files import read_tensors
 from inrreg.phantoms import PhantomPair, blob_pair
 
 LABELS = Labels(16.0, 2.0)
@@ -192,7 +192,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(examples: list[Example], tm
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("inrreg.checkpoint.write_whole", stop)
+        patch.setattr("inrreg.core.tensor_files.write_whole", stop)
         with pytest.raises(KeyboardInterrupt):
             train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "part.safetensors")
     resumed = train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "part.safetensors", resume=True)

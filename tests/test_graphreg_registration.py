@@ -29,24 +29,24 @@ from graphreg import (
     ThinPlate,
     TreeMinSum,
 )
-from graphreg.registration import merged
-from inrreg.alignment import MaskAlignment
-from inrreg.bidirectional import Bidirectional
-from inrreg.errors import InputError
-from inrreg.features import RobustWindow, Window
-from inrreg.image import Image, LabelImage
+from graphreg.graph_registration import merged
+from inrreg.app.plan import plan
+from inrreg.app.register import prepare, run_stages
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage
+from inrreg.core.image_pair import Pair
+from inrreg.objective.features import RobustWindow, Window
+from inrreg.ops.sampling import linear
 from inrreg.optimisation import Outcome
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Record, StageResult
 from inrreg.phantoms import PhantomPair, blob_pair, lung_pair
-from inrreg.plan import plan
 from inrreg.presets import Preset, preset
-from inrreg.recipes import prepare, run_stages
-from inrreg.refinement import Refinement
-from inrreg.registration import Scale
-from inrreg.sampling import linear
-from inrreg.space import Grid
-from inrreg.stage import Record, StageResult
-from inrreg.start import Start
+from inrreg.stages.both_directions import Bidirectional
+from inrreg.stages.gradient_registration import Scale
+from inrreg.stages.initial_translation import Start
+from inrreg.stages.mask_alignment import MaskAlignment
+from inrreg.stages.refinement import Refinement
 from inrreg.transforms import Affine, BSpline, Composite, Transform, identity
 
 COARSE = Search(Labels(20.0, 5.0), Foerstner(300, 9.0, 3.0, 3.0), spacing_mm=4.0)

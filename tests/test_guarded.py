@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrreg.guarded import Guarded
+from inrreg.core.image_pair import Pair
+from inrreg.objective.samplers import Patches
+from inrreg.objective.step import Step
+from inrreg.ops.sampling import linear
 from inrreg.optimisation import Adam
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Record
 from inrreg.phantoms import blob_pair
-from inrreg.registration import Registration, Scale
-from inrreg.sampling import linear
 from inrreg.similarity import LNCC, MSE, NCC
-from inrreg.sites import Patches
-from inrreg.stage import Record
-from inrreg.step import Step
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.keep_if_improved import Guarded
 from inrreg.transforms import LinearModel, Translation
 
 PHANTOM = blob_pair((40, 36), spacing=(3.0, 3.5), shift_mm=4.0, n_blobs=30, seed=2)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from inrreg.errors import FrameError, InputError
-from inrreg.image import Image, LabelImage, Points
-from inrreg.space import Grid
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
 
 DTYPES = ["u1", "i1", "<i2", ">i2", "<u2", ">u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", ">f4", "<f8", ">f8", "g", "?"]
 

@@ -7,10 +7,10 @@ from steps import noise
 from torch import Tensor
 from worlds import oblique, oblique_grid
 
-from inrreg.image import Image
-from inrreg.interpolation import Placement, interpolated, within
-from inrreg.sampling import inside, linear
-from inrreg.space import Grid
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.interpolation import Placement, interpolated, within
+from inrreg.ops.sampling import inside, linear
 from inrreg.transforms import Affine
 
 

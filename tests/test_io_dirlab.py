@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 from inrreg.io import dirlab
 from inrreg.io.dirlab import CASES, Entry, dirlab_cases, read_dirlab
 

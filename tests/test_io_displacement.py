@@ -9,12 +9,12 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from worlds import Wave
 
-from inrreg.errors import FrameError, InputError, OutputError
-from inrreg.image import Image
+from inrreg.core.errors import FrameError, InputError, OutputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.io import read_displacement, write_displacement
-from inrreg.io.itk import image_to_sitk, transform_to_sitk
-from inrreg.sampling import linear
-from inrreg.space import Grid
+from inrreg.io.itk import to_sitk, transform_to_sitk
+from inrreg.ops.sampling import linear
 from inrreg.transforms import Affine, DenseDisplacement
 
 TOLERANCE_MM = 1e-4
@@ -61,7 +61,7 @@ def test_simpleitk_reads_the_same_map(grid: Grid, tmp_path: Path) -> None:
 def test_we_read_what_simpleitk_writes(grid: Grid, tmp_path: Path) -> None:
     points = points_within(grid)
     field = sitk.GetImageFromArray(np.random.default_rng(2).normal(0, 5, (*reversed(grid.shape), grid.ndim)), isVector=True)
-    field.CopyInformation(image_to_sitk(Image.from_array(np.zeros(grid.shape), grid)))
+    field.CopyInformation(to_sitk(Image.from_array(np.zeros(grid.shape), grid)))
     sitk.WriteImage(field, tmp_path / "itk.nii.gz")
     theirs = mapped_by_itk(sitk.DisplacementFieldTransform(field), points)
     np.testing.assert_allclose(read_displacement(tmp_path / "itk.nii.gz").double()(points).numpy(), theirs, atol=TOLERANCE_MM)
@@ -141,7 +141,7 @@ def test_transform_to_sitk_maps_the_same_points(grid: Grid) -> None:
 
 def test_simpleitk_resamples_as_we_warp(grid: Grid, wave: Wave, image: Image) -> None:
     transform = DenseDisplacement(0.2 * vectors_on(grid), grid)
-    warped = sitk.GetArrayFromImage(sitk.Resample(image_to_sitk(image), transform_to_sitk(transform, grid), sitk.sitkLinear, float("nan"))).T
+    warped = sitk.GetArrayFromImage(sitk.Resample(to_sitk(image), transform_to_sitk(transform, grid), sitk.sitkLinear, float("nan"))).T
     ours = linear(image, transform(grid.points())).detach()[0].numpy()
     seen = np.isfinite(warped)
     assert seen.mean() > 0.5

@@ -12,12 +12,12 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from worlds import oblique
 
-from inrreg.errors import FrameError, InputError, OutputError, RegistrationError
-from inrreg.image import Image, LabelImage
+from inrreg.core.errors import FrameError, InputError, OutputError, RegistrationError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage
 from inrreg.io import as_image, as_labels, as_mask, read_image, read_labels, read_mask, write_image
-from inrreg.io.itk import image_from_sitk, image_to_sitk
-from inrreg.sampling import linear
-from inrreg.space import Grid
+from inrreg.io.itk import image_from_sitk, to_sitk
+from inrreg.ops.sampling import linear
 
 HEADER_MM = 1e-4
 """Headers hold single precision: about 1e-7 of the 150 mm that these grids lie from the world origin, times a few operations."""
@@ -101,7 +101,7 @@ def test_writing_a_picture_warns_that_the_frame_is_lost(grid_2d: Grid, tmp_path:
 
 def test_itk_places_voxels_where_we_do(grid: Grid) -> None:
     array = np.random.default_rng(4).random(grid.shape).astype(np.float32)
-    there = image_to_sitk(Image.from_array(array, grid))
+    there = to_sitk(Image.from_array(array, grid))
     assert there.GetSize() == grid.shape
     for index in np.random.default_rng(5).integers(0, grid.shape, (20, grid.ndim)).tolist():
         world = grid.matrix @ index + grid.origin

@@ -11,13 +11,13 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 from worlds import oblique_grid
 
-from inrreg.errors import FrameError, InputError, OutputError
-from inrreg.image import Image
+from inrreg.core.errors import FrameError, InputError, OutputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.io import write_image
 from inrreg.io.learn2reg import PairFiles, learn2reg_pairs, read_learn2reg, read_learn2reg_displacement, write_learn2reg_displacement
-from inrreg.space import Grid
 from inrreg.transforms import DenseDisplacement, Translation
-from inrreg.warp import warp
+from inrreg.transforms.warp import warp
 
 GRID = oblique_grid(3)
 OTHER = Grid.from_spacing((15, 16, 11), (1.1, 0.8, 2.0), origin=(12.0, -80.0, 40.0), direction=Rotation.from_euler("zyx", [-15, 40, 10], degrees=True).as_matrix())

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inrreg.errors import FrameError, InputError, OutputError
-from inrreg.image import Points
+from inrreg.core.errors import FrameError, InputError, OutputError
+from inrreg.core.image import Points
 from inrreg.io import pair_points, read_point_pairs, read_points, write_point_pairs, write_points
 
 RAS = np.array([[1.5, -20.25, 300.0], [-4.0, 5.0, -6.125]])
@@ -190,7 +190,7 @@ class TestSlicer:
 
 @pytest.mark.real
 def test_real_landmarks_lie_in_their_images(data_dir: Path) -> None:
-    from inrreg.checks import check_landmarks
+    from inrreg.core.checks import check_landmarks
     from inrreg.io import read_image
 
     case = data_dir / "lung_ct_longitudinal"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from inrreg.image import Image
-from inrreg.kernels import in_parallel
-from inrreg.kernels.blur import blurred, blurred_differences
-from inrreg.sampling import smoothed
-from inrreg.space import Grid
-from inrreg.threads import at_most
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.threads import at_most
+from inrreg.ops.loops import in_parallel
+from inrreg.ops.loops.blur import blurred, blurred_differences
+from inrreg.ops.sampling import smoothed
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

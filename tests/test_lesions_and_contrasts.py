@@ -10,18 +10,18 @@ import torch
 from worlds import oblique_grid
 
 import inrreg
-from inrreg.errors import FrameError, InputError
-from inrreg.features import RobustWindow
-from inrreg.image import Image
+from inrreg.app.register import prepare
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.io import write_image
 from inrreg.metamorphosis import Given, Learned, NonCorrespondence, ScalarModel
+from inrreg.objective.features import RobustWindow
 from inrreg.optimisation import Adam
 from inrreg.penalties import Bending
 from inrreg.presets import PRESETS, Preset, preset
-from inrreg.recipes import prepare
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import LNCC
-from inrreg.space import Grid
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import FreeForm
 
 GRID = Grid.from_spacing((20, 18, 16), (3.0, 3.2, 3.5), origin=(-31.0, 47.0, 112.0), direction=oblique_grid(3).direction)
@@ -204,7 +204,7 @@ def test_a_change_has_units_where_nothing_lies_within_the_window() -> None:
 
 
 def test_the_command_line_writes_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inrreg.cli import main
+    from inrreg.app.command_line import main
 
     monkeypatch.setitem(PRESETS, "pathology", lambda: replace(BRIEF, name="pathology"))
     files = {name: tmp_path / f"{name}.nii.gz" for name in ("fixed", "moving", "lesion", "second")}

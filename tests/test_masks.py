@@ -9,10 +9,10 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from steps import image_of, noise
 from worlds import grids
 
-from inrreg.errors import InputError
-from inrreg.image import Image, LabelImage
-from inrreg.masks import as_weight, bounding_box, centroid, cropped, dilated
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage
+from inrreg.ops.masks import as_weight, bounding_box, centroid, cropped, dilated
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from inrreg.errors import InputError
-from inrreg.matrix import determinant, solved
+from inrreg.core.errors import InputError
+from inrreg.ops.small_matrices import determinant, solved
 
 
 @pytest.mark.parametrize("d", [2, 3])

@@ -7,18 +7,18 @@ import torch
 from roof_cases import ALARM, TINY, everywhere, pair_3d, with_values
 
 import inrreg
+from graphreg.graph_registration import GraphRegistration
 from graphreg.keypoints import RegularKeypoints
 from graphreg.labels import Labels
-from graphreg.registration import GraphRegistration
 from graphreg.search import Search
-from inrreg.errors import InputError
-from inrreg.features import RobustWindow
-from inrreg.image import Image
-from inrreg.memory import BASE_MB, BESIDE, CHANNEL_BYTES, FEATURES, LEVEL_BYTES, MEASURING_BYTES, VOLUMES, check_memory, estimated_mb, scales_of
-from inrreg.pair import Pair
+from inrreg.app.memory import BASE_MB, BESIDE, CHANNEL_BYTES, FEATURES, LEVEL_BYTES, MEASURING_BYTES, VOLUMES, check_memory, estimated_mb, scales_of
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
+from inrreg.objective.features import RobustWindow
 from inrreg.presets import PRESETS, Preset, preset
-from inrreg.refinement import Refinement
-from inrreg.space import Grid
+from inrreg.stages.refinement import Refinement
 
 
 def pair_of(n: int, spacing: float = 1.0) -> Pair:

@@ -9,18 +9,18 @@ from steps import Given
 from torch import Tensor
 from worlds import oblique
 
-from inrreg.errors import InputError
-from inrreg.image import Image
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.metamorphosis.aligned import Aligned, Detector, align
 from inrreg.metamorphosis.detectors import Detected, ForwardBackward, JacobianAnomaly, LiWyatt, outlying, soft
 from inrreg.metamorphosis.evidence import MAD
 from inrreg.metamorphosis.non_correspondence import NonCorrespondence
 from inrreg.optimisation import Adam
-from inrreg.pair import Pair
 from inrreg.phantoms import cut_c_pair
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import MSE
-from inrreg.space import Grid
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import Affine, DenseDisplacement, FreeForm, Transform, Translation, identity
 
 GRID = Grid.from_spacing((34, 30, 20), (1.5, 1.7, 2.4), origin=(-31.0, 47.0, 112.0), direction=oblique(3))

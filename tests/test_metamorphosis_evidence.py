@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from worlds import oblique_grid
 
-from inrreg.image import Image
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.metamorphosis import Aligned, Appearance, InconsistencyEvidence, IntensityEvidence, Posterior, ScalarModel, align
 from inrreg.metamorphosis.evidence import STRONGEST, log_ratio, noise, residual
 from inrreg.metamorphosis.posterior import probability
 from inrreg.optimisation import Adam
-from inrreg.pair import Pair
-from inrreg.space import Grid
 from inrreg.transforms import Translation, identity
 
 GRID = Grid.from_spacing((26, 22, 18), (2.0, 2.4, 3.0), origin=(-31.0, 47.0, 112.0), direction=oblique_grid(3).direction)

@@ -8,10 +8,11 @@ import pytest
 import SimpleITK
 import torch
 
-from inrreg.errors import FrameError, InputError
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
+from inrreg.core.image_pair import Pair
 from inrreg.evaluation import inverse_consistency_on, jacobian_determinant_of_field, landmark_error
-from inrreg.features import RobustWindow
-from inrreg.image import Image, LabelImage, Points
 from inrreg.metamorphosis import (
     Everywhere,
     Gaussian,
@@ -28,12 +29,11 @@ from inrreg.metamorphosis import (
     recomputed,
     weighted_metamorphosis,
 )
+from inrreg.objective.features import RobustWindow
+from inrreg.ops.sampling import pyramid_level
 from inrreg.optimisation import LBFGS, GradientDescent, Outcome
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Record
 from inrreg.phantoms import PhantomPair, blob_pair, cut_c_pair
-from inrreg.sampling import pyramid_level
-from inrreg.space import Grid
-from inrreg.stage import Record
 from inrreg.transforms import Composite, Translation
 
 KERNEL = Gaussian(8.0)

@@ -9,18 +9,18 @@ from jaxtyping import Float
 from torch import Tensor
 from worlds import oblique_grid
 
-from inrreg.errors import InputError
-from inrreg.features import RobustWindow
-from inrreg.image import Image
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.metamorphosis import Aligned, Given, Learned, NonCorrespondence, Posterior
+from inrreg.objective.features import RobustWindow
+from inrreg.ops.sampling import linear
 from inrreg.optimisation import Adam, Outcome
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Record, StageResult
 from inrreg.penalties import Bending
-from inrreg.registration import Registration, Scale
-from inrreg.sampling import linear
 from inrreg.similarity import LNCC
-from inrreg.space import Grid
-from inrreg.stage import Record, StageResult
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import FreeForm
 
 GRID = Grid.from_spacing((34, 30, 28), (3.0, 3.0, 3.5), origin=(-31.0, 47.0, 112.0), direction=oblique_grid(3).direction)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from worlds import oblique
 
-from inrreg.errors import InputError
-from inrreg.image import Image
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.metamorphosis import Everywhere, Evolving, Gaussian, Kernel, MultiScale, Nowhere, Within, growing
-from inrreg.space import Grid
 
 kernels = pytest.mark.parametrize("kernel", [Gaussian(2.0), MultiScale((1.5, 4.0), (1.0, 3.0))], ids=["gaussian", "multi-scale"])
 

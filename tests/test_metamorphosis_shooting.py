@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from worlds import oblique
 
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.matrix import determinant
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.metamorphosis import Everywhere, Evolving, Gaussian, Hamiltonian, MultiScale, Nowhere, Shooting, State, Within, lddmm, recomputed
 from inrreg.metamorphosis.fit import path_energy
-from inrreg.sampling import linear
-from inrreg.space import Grid
+from inrreg.ops.sampling import linear
+from inrreg.ops.small_matrices import determinant
 
 
 def smooth(grid: Grid, seed: int, spread: float = 0.09, channels: int = 1) -> Image:

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from worlds import between_voxels
 
-from inrreg.errors import TransformError
+from inrreg.core.errors import TransformError
+from inrreg.core.grid import Cube, Grid
+from inrreg.core.image_pair import Pair
 from inrreg.fields import FIELDS, CoarseFine, Siren
+from inrreg.objective.samplers import RandomPoints, WholeGrid
 from inrreg.optimisation import Adam
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Record
 from inrreg.penalties import Bending, Folding
 from inrreg.phantoms import blob_pair
 from inrreg.presets import preset
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import MSE
-from inrreg.sites import RandomPoints, WholeGrid
-from inrreg.space import Cube, Grid
-from inrreg.stage import Record
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import Neural, NeuralModel, Render, Transform, load_transform, save_transform
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -10,11 +10,11 @@ from steps import Given, geometry, voxels_of, whole
 from torch import Tensor
 from worlds import TRANSFORMS, Wave, oblique, oblique_grid
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.objective.samplers import Patches, RandomPoints, Sites
+from inrreg.objective.step import Step, Term
 from inrreg.penalties import Bending, Diffusion, Folding, LogJacobian, TotalVariation
-from inrreg.sites import Patches, RandomPoints, Sites
-from inrreg.space import Grid
-from inrreg.step import Step, Term
 from inrreg.transforms import Transform, identity
 
 PENALTIES: list[Term] = [Bending(), Diffusion(), Folding(), LogJacobian(), TotalVariation()]

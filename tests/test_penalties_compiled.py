@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from inrreg.matrix import determinant
+from inrreg.objective.samplers import Sites
+from inrreg.objective.step import Step, Term
+from inrreg.ops.small_matrices import determinant
 from inrreg.penalties import Bending, Folding, TotalVariation
 from inrreg.penalties.bending import _SquaredSlopes
 from inrreg.penalties.entries import as_jacobian, determinants, entries
-from inrreg.sites import Sites
-from inrreg.step import Step, Term
 
 SHAPES = [(1, 7, 6), (3, 2, 5), (1, 5, 4, 6), (2, 2, 3, 2), (1, 11, 13, 9)]
 

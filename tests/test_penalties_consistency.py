@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 from worlds import Wave
 
-from inrreg.errors import TransformError
+from inrreg.core.errors import TransformError
+from inrreg.core.grid import Grid
+from inrreg.core.image_pair import Pair
+from inrreg.objective.samplers import RandomPoints, Sites
+from inrreg.objective.step import Term
 from inrreg.optimisation import Adam
-from inrreg.pair import Pair
 from inrreg.penalties import GradICON, InverseConsistency
 from inrreg.phantoms import blob_pair
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import MSE
-from inrreg.sites import RandomPoints, Sites
-from inrreg.space import Grid
-from inrreg.step import Term
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import NeuralModel
 
 each = pytest.mark.parametrize("penalty", [InverseConsistency(), GradICON()], ids=lambda p: p.name)

@@ -8,17 +8,17 @@ from scipy.ndimage import label
 from torch import Tensor
 from worlds import oblique
 
-from inrreg.errors import FrameError, InputError
-from inrreg.image import LabelImage
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import LabelImage
 from inrreg.phantoms import Brain, Resection, Tumour, synthetic_brain, t2_like
 from inrreg.phantoms.brain import FLUID, GREY, WHITE
 from inrreg.phantoms.elastic import outward
 from inrreg.phantoms.ellipsoids import LARGEST_CM3, SMALLEST_CM3, blob, draw_volume
 from inrreg.phantoms.flows import Sampled, follow, random_flow
-from inrreg.phantoms.landmarks import distinctive_points
-from inrreg.phantoms.lesions import RIM, Host, Lesion
+from inrreg.phantoms.landmark_pairs import distinctive_points
+from inrreg.phantoms.lesion_pairs import RIM, Host, Lesion
 from inrreg.phantoms.scanner import NO_SCANNER, Scanner
-from inrreg.space import Grid
 
 GRID = Grid.from_spacing((38, 42, 34), (3.8, 3.5, 4.2), origin=(-31.0, 47.0, 112.0), direction=oblique(3))
 

@@ -8,14 +8,14 @@ import torch
 from scipy.ndimage import binary_erosion
 from torch import Tensor
 
-from inrreg.errors import InputError, OutputError
-from inrreg.image import Image, LabelImage
+from inrreg.core.errors import InputError, OutputError
+from inrreg.core.image import Image, LabelImage
+from inrreg.ops.sampling import linear, nearest
 from inrreg.phantoms import PhantomPair, lung_pair, save_pair
 from inrreg.phantoms.anatomy import Thorax
 from inrreg.phantoms.breathing import REGION_MM, Breathing
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.skeleton import rib_lines
-from inrreg.sampling import linear, nearest
 
 SMALL = {"shape": (48, 40, 40), "spacing": (5.0, 5.0, 6.0), "n_landmarks": 300}
 """A box of 240 x 200 x 240 mm with thick slices: the chest is scaled down to it."""

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
+from inrreg.core.grid import Grid
 from inrreg.phantoms.anatomy import Thorax
-from inrreg.phantoms.pair import oblique_grid
+from inrreg.phantoms.phantom_pair import oblique_grid
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.raster import PSF_VOXELS, Tubes, coverage, tube_coverage
 from inrreg.phantoms.vessels import PulmonaryTrees, grow
-from inrreg.space import Grid
 
 GRID = oblique_grid((36, 34, 32), 2.0, (-20.0, 33.0, 110.0), (20.0, -10.0, 15.0))
 

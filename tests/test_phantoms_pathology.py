@@ -12,14 +12,14 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor
 from worlds import oblique
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
 from inrreg.evaluation import jacobian_determinant_of_field
+from inrreg.ops.sampling import nearest
 from inrreg.phantoms import Brain, Healthy, PathologyPair, Resection, Tumour, pathology_pair, synthetic_brain, t2_like
 from inrreg.phantoms.scanner import NO_SCANNER
-from inrreg.sampling import nearest
-from inrreg.space import Grid
 from inrreg.transforms import Translation
-from inrreg.warp import warp
+from inrreg.transforms.warp import warp
 
 ROOT = Path(__file__).parent.parent
 GRID = Grid.from_spacing((36, 40, 32), (3.3, 3.0, 3.7), origin=(-31.0, 47.0, 112.0), direction=oblique(3))

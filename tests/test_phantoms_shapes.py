@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.ops.sampling import cubic, nearest
 from inrreg.phantoms import PhantomPair, blob_pair, cut_c_pair
-from inrreg.sampling import cubic, nearest
 from inrreg.transforms import DenseDisplacement, NumericInverse
 
 

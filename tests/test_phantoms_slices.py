@@ -5,15 +5,15 @@ import pytest
 import torch
 from scipy.ndimage import binary_dilation
 
+from inrreg.core.grid import Grid
 from inrreg.evaluation import jacobian_determinant_of_field
 from inrreg.phantoms import Brain, Fluid, Healthy, Isointense, PathologyPair, Resection, Tumour, pathology_pair, synthetic_brain
 from inrreg.phantoms.brain import GREY, WHITE
 from inrreg.phantoms.ellipsoids import radius_of
 from inrreg.phantoms.resection import Filling
 from inrreg.phantoms.scanner import NO_SCANNER
-from inrreg.space import Grid
 from inrreg.transforms import Translation
-from inrreg.warp import warp
+from inrreg.transforms.warp import warp
 
 KINDS = {"resection": Resection(volume_cm3=12.0), "tumour": Tumour(volume_cm3=12.0), "healthy": Healthy()}
 

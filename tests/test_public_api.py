@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import inrreg
-from inrreg.recipes import prepare
+from inrreg.app.register import prepare
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,7 +27,7 @@ def test_importing_the_package_loads_no_library() -> None:
 
 
 def test_the_command_line_answers_without_torch() -> None:
-    loaded = loaded_by("import inrreg.cli\ntry: inrreg.cli.main(['--version'])\nexcept SystemExit: pass")
+    loaded = loaded_by("import inrreg.app.command_line\ntry: inrreg.app.command_line.main(['--version'])\nexcept SystemExit: pass")
     assert loaded.isdisjoint({"torch", "nibabel", "SimpleITK", "matplotlib"})
 
 
@@ -58,7 +58,7 @@ def test_preparing_takes_what_registering_takes() -> None:
 
 
 def test_errors_are_also_the_builtin_ones() -> None:
-    from inrreg import errors
+    from inrreg.core import errors
 
     assert issubclass(errors.InputError, ValueError)
     assert issubclass(errors.OutputError, OSError)

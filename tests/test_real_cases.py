@@ -12,7 +12,7 @@ def measured(case: Path, preset: str, output: Path, *options: str | Path) -> dic
     command = [
         sys.executable,
         "-m",
-        "inrreg.cli",
+        "inrreg.app.command_line",
         "register",
         case / "fixed.nii.gz",
         case / "moving.nii.gz",

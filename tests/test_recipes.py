@@ -16,17 +16,17 @@ import torch
 from roof_cases import CONTINUOUS, TINY, Ending, interrupting, landmarks_of, pair_2d, pair_3d, saved
 
 import inrreg
-from inrreg.features import RobustWindow
-from inrreg.image import Image, LabelImage, Points
-from inrreg.measure import evenly, final_outcome, inverse_residual, levels_of, strict
+from inrreg.app.metrics import evenly, final_outcome, inverse_residual, levels_of, strict
+from inrreg.app.register import register
+from inrreg.app.result import Result
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
+from inrreg.objective.features import RobustWindow
 from inrreg.optimisation import Outcome
+from inrreg.optimisation.stage_result import Record, StageResult
 from inrreg.phantoms import PhantomPair
 from inrreg.presets import Preset
-from inrreg.recipes import register
-from inrreg.result import Result
-from inrreg.space import Grid
-from inrreg.stage import Record, StageResult
-from inrreg.start import Start
+from inrreg.stages.initial_translation import Start
 from inrreg.transforms import DenseDisplacement, Translation, identity
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -161,7 +161,7 @@ class TestLandmarks:
             "one table": folder / "landmarks.csv",
             "two tables": tables,
         }
-        job = inrreg.recipes.prepare(pair.fixed, pair.moving, preset=TINY, landmarks=given[kind])
+        job = inrreg.app.register.prepare(pair.fixed, pair.moving, preset=TINY, landmarks=given[kind])
         assert job.landmarks is not None
         torch.testing.assert_close(job.landmarks[0].coords, fixed.coords)
         torch.testing.assert_close(job.landmarks[1].coords, moving.coords)
@@ -169,7 +169,7 @@ class TestLandmarks:
     def test_are_paired_by_their_labels(self, pair: PhantomPair, result: Result) -> None:
         fixed, moving = landmarks_of(pair)
         turned = Points(moving.coords.flip(0), moving.labels[::-1], "moving")
-        job = inrreg.recipes.prepare(pair.fixed, pair.moving, preset=TINY, landmarks=(fixed, turned))
+        job = inrreg.app.register.prepare(pair.fixed, pair.moving, preset=TINY, landmarks=(fixed, turned))
         assert job.landmarks is not None
         assert torch.equal(job.landmarks[1].coords, moving.coords)
 

@@ -13,21 +13,21 @@ from torch import Tensor
 from worlds import oblique, oblique_grid
 
 from graphreg import Foerstner, GraphRegistration, Labels, Search
-from inrreg.bidirectional import Bidirectional, halfway, inverse_start
-from inrreg.errors import InputError
-from inrreg.features import RobustWindow
-from inrreg.image import Points
+from inrreg.app.register import run_stages
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Points
+from inrreg.core.image_pair import Pair
+from inrreg.core.threads import at_most
+from inrreg.objective.features import RobustWindow
 from inrreg.optimisation import Outcome
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Record, StageResult
 from inrreg.penalties import Bending
 from inrreg.phantoms import PhantomPair, blob_pair
-from inrreg.recipes import run_stages
-from inrreg.refinement import Refinement
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import MSE
-from inrreg.space import Grid
-from inrreg.stage import Record, StageResult
-from inrreg.threads import at_most
+from inrreg.stages.both_directions import Bidirectional, halfway, inverse_start
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.refinement import Refinement
 from inrreg.transforms import Affine, BSpline, Composite, FreeForm, Transform, Translation
 from inrreg.transforms.bspline import interpolating_spline
 

@@ -10,20 +10,21 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor
 from worlds import oblique, signed_permutations
 
-from inrreg.errors import InputError, TransformError
-from inrreg.image import Image, Points
+from inrreg.core.errors import InputError, TransformError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, Points
+from inrreg.core.image_pair import Pair
+from inrreg.objective.samplers import Patches, RandomPoints, WholeGrid
+from inrreg.objective.step import Step, Term
 from inrreg.optimisation import LBFGS, Adam, NeverStopping, Outcome
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import Record, StageResult
 from inrreg.penalties import Bending, Diffusion, Folding
 from inrreg.phantoms import PhantomPair, blob_pair
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import LNCC, MSE, NCC
-from inrreg.sites import Patches, RandomPoints, WholeGrid
-from inrreg.space import Grid
-from inrreg.stage import Record, Stage, StageResult
-from inrreg.step import Step, Term
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.protocol import Stage
 from inrreg.transforms import Affine, BSpline, Composite, FreeForm, LinearModel, NeuralModel, Transform, identity
-from inrreg.warp import warp
+from inrreg.transforms.warp import warp
 
 SIREN = {"width": 32, "depth": 2, "omega": 5.0, "omega_hidden": 10.0}
 CORRELATION = LNCC(20.0, flatness=0.02)

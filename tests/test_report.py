@@ -20,8 +20,10 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from worlds import Wave, signed_permutations
 
-from inrreg.errors import FrameError, InputError, OutputError
-from inrreg.image import Image
+from inrreg.core.errors import FrameError, InputError, OutputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.sampling import linear
 from inrreg.report import (
     convergence,
     difference_planes,
@@ -39,8 +41,6 @@ from inrreg.report.figures import DIMMED, FOLDED
 from inrreg.report.page import format_value
 from inrreg.report.panels import INK
 from inrreg.report.planes import PIXELS, SCREEN_AXES, anatomical, middle_of, planes_of
-from inrreg.sampling import linear
-from inrreg.space import Grid
 
 LEVEL = 1 / 255
 """One step of an eight-bit colour."""
@@ -487,7 +487,7 @@ class TestPage:
 
 
 def test_the_change_is_cut_through_the_largest_piece() -> None:
-    from inrreg.pair import Change
+    from inrreg.core.image_pair import Change
     from inrreg.report.change import change_map
 
     grid = Grid.from_spacing((24, 20, 16), (2.0, 2.0, 2.0))

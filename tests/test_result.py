@@ -17,13 +17,13 @@ import torch
 from roof_cases import TINY, landmarks_of, pair_2d, pair_3d
 
 import inrreg
-from inrreg import result as result_module
-from inrreg.errors import InputError, OutputError
-from inrreg.image import Image, LabelImage
+from inrreg.app import result as result_module
+from inrreg.app.register import register
+from inrreg.app.result import FILES, Result, check_output, load, replaced_folder
+from inrreg.core.errors import InputError, OutputError
+from inrreg.core.image import Image, LabelImage
 from inrreg.io import read_image
 from inrreg.phantoms import PhantomPair
-from inrreg.recipes import register
-from inrreg.result import FILES, Result, check_output, load, replaced_folder
 
 WRITTEN = {"displacement.nii.gz", "warped.nii.gz", "transform", "metrics.json", "config.json", "report.html"}
 LPS = np.array([-1.0, -1.0, 1.0])

@@ -12,11 +12,11 @@ from scipy import ndimage
 from torch import Tensor
 from worlds import Wave, between_voxels, grids, oblique, oblique_grid, signed_permutations
 
-from inrreg import sampling
-from inrreg.errors import FrameError
-from inrreg.image import Image, LabelImage
-from inrreg.sampling import cubic, inside, linear, nearest, on_grid, pyramid_level, smooth_linear, smoothed, spatial_gradient, spline_combination, spline_image, value_and_gradient
-from inrreg.space import Grid
+from inrreg.core.errors import FrameError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage
+from inrreg.ops import sampling
+from inrreg.ops.sampling import cubic, inside, linear, nearest, on_grid, pyramid_level, smooth_linear, smoothed, spatial_gradient, spline_combination, spline_image, value_and_gradient
 
 SMOOTH = [linear, smooth_linear, cubic]
 ALL = [*SMOOTH, nearest]

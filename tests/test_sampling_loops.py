@@ -5,9 +5,9 @@ import torch
 from steps import noise
 from worlds import oblique
 
-from inrreg.image import Image
-from inrreg.sampling import spatial_gradient, spline_combination
-from inrreg.space import Grid
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.sampling import spatial_gradient, spline_combination
 
 
 def lattice(shape: tuple[int, ...], channels: int) -> Image:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from scipy import interpolate, ndimage
 from worlds import Wave, grids, oblique_grid
 
-from inrreg.errors import FrameError
-from inrreg.image import Image
-from inrreg.sampling import linear
-from inrreg.separable import apply_along_axes, axis_positions, basis, cubic_weights, gaussian, linear_weights, mirror, resampling, smoothing, spline_coefficients, taps
-from inrreg.space import Grid
+from inrreg.core.errors import FrameError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.sampling import linear
+from inrreg.ops.separable import apply_along_axes, axis_positions, basis, cubic_weights, gaussian, linear_weights, mirror, resampling, smoothing, spline_coefficients, taps
 
 FRACTIONS = torch.linspace(0, 1, 11, dtype=torch.float64)
 BUMP = interpolate.BSpline.basis_element(np.arange(-2.0, 3.0), extrapolate=False)  # the cubic B-spline around 0

@@ -14,15 +14,16 @@ import torch
 from roof_cases import TINY, landmarks_of, pair_3d, saved
 
 import inrreg
-from inrreg.features import intensities
-from inrreg.image import Image, Points
+from inrreg.app.config import image_hash, input_entry, versions
+from inrreg.app.register import prepare
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, Points
+from inrreg.objective.features import intensities
 from inrreg.optimisation import Outcome
 from inrreg.phantoms import PhantomPair
 from inrreg.presets import PRESETS
-from inrreg.recipes import prepare
-from inrreg.settings import described, image_hash, input_entry, versions, weights_hash
-from inrreg.space import Grid
 from inrreg.transforms import Translation
+from inrreg.transforms.description import described, weights_hash
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from steps import Given, Table, between_centres, image_of, noise, step_between, 
 from torch import Tensor, nn
 from worlds import Wave, oblique_grid
 
-from inrreg.errors import InputError
-from inrreg.features import Window
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.objective.features import Window
+from inrreg.objective.samplers import RandomPoints
+from inrreg.objective.step import Level, Samples, Step
 from inrreg.similarity import MSE, GatedDistance
 from inrreg.similarity.gated import EDGE, steepness
-from inrreg.sites import RandomPoints
-from inrreg.space import Grid
-from inrreg.step import Level, Samples, Step
 from inrreg.transforms import Translation
 
 

@@ -11,14 +11,14 @@ from steps import Table, between_centres, noise, step_between, voxels_of
 from torch import Tensor
 from worlds import Wave, oblique_grid
 
-from inrreg.errors import InputError
-from inrreg.features import Window
-from inrreg.separable import box_sum
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.objective.features import Window
+from inrreg.objective.samplers import Patches, RandomPoints, Sites
+from inrreg.objective.step import Samples, Step
+from inrreg.ops.separable import box_sum
 from inrreg.similarity import LNCC, MSE
 from inrreg.similarity.lncc import local_correlation, local_moments, spread
-from inrreg.sites import Patches, RandomPoints, Sites
-from inrreg.space import Grid
-from inrreg.step import Samples, Step
 
 SHARP = LNCC(window_mm=4.0, flatness=0.0)
 """Windows of 5 x 5 x 3 voxels on the oblique grid, of any contrast."""

@@ -11,10 +11,10 @@ from steps import image_of, noise, step_between, voxels_of
 from torch import Tensor
 from worlds import oblique
 
-from inrreg.errors import InputError
-from inrreg.image import Image
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.similarity import MSE, Mind, MindSSC
-from inrreg.space import Grid
 
 KINDS = pytest.mark.parametrize("kind", [Mind, MindSSC])
 

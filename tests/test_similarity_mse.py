@@ -5,10 +5,10 @@ import torch
 from steps import Table, between_centres, noise, step_between
 from worlds import oblique_grid
 
-from inrreg.features import Window
+from inrreg.core.grid import Grid
+from inrreg.objective.features import Window
+from inrreg.objective.samplers import RandomPoints
 from inrreg.similarity import MSE
-from inrreg.sites import RandomPoints
-from inrreg.space import Grid
 
 
 def test_closed_forms(grid: Grid) -> None:

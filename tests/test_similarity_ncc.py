@@ -6,9 +6,9 @@ import torch
 from steps import Table, between_centres, noise, step_between
 from worlds import oblique_grid
 
+from inrreg.core.grid import Grid
+from inrreg.objective.samplers import RandomPoints
 from inrreg.similarity import NCC
-from inrreg.sites import RandomPoints
-from inrreg.space import Grid
 
 
 def test_identical_and_inverted_images(grid: Grid) -> None:

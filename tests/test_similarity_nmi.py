@@ -9,10 +9,10 @@ from steps import Table, between_centres, noise, step_between
 from torch import Tensor
 from worlds import oblique_grid
 
+from inrreg.core.grid import Grid
+from inrreg.objective.samplers import RandomPoints
 from inrreg.similarity import NMI
 from inrreg.similarity.nmi import entropy, joint_density, parzen
-from inrreg.sites import RandomPoints
-from inrreg.space import Grid
 
 BINS = 32
 LEVELS = torch.tensor([1, 5, 10, 14, 19, 23], dtype=torch.float64) / (BINS - 3)

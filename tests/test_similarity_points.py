@@ -6,9 +6,9 @@ from steps import Given, geometry, still, voxels_of
 from torch import Tensor, nn
 from worlds import oblique_grid
 
-from inrreg.image import Points
+from inrreg.core.image import Points
+from inrreg.objective.step import Step
 from inrreg.similarity import LandmarkDistance
-from inrreg.step import Step
 from inrreg.transforms import Affine, Transform, Translation
 
 GRID = oblique_grid(3)

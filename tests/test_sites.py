@@ -7,10 +7,10 @@ from steps import image_of
 from torch import Tensor
 from worlds import oblique_grid
 
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.sites import Patches, RandomPoints, Sampler, WholeGrid
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.objective.samplers import Patches, RandomPoints, Sampler, WholeGrid
 
 SAMPLERS = [WholeGrid(), WholeGrid(4.0), Patches(20, 5), RandomPoints(20)]
 

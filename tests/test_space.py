@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from worlds import grids, oblique, oblique_grid, signed_permutations
 
-from inrreg.errors import FrameError, InputError, RegistrationError
-from inrreg.space import Cube, Grid
+from inrreg.core.errors import FrameError, InputError, RegistrationError
+from inrreg.core.grid import Cube, Grid
 
 ORIENTATIONS = {3: signed_permutations(3), 2: signed_permutations(2)}
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from worlds import oblique
 
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.masks import cropped
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
+from inrreg.ops.masks import cropped
 from inrreg.optimisation import Outcome
-from inrreg.pair import Pair
 from inrreg.phantoms import PhantomPair, blob_pair
-from inrreg.space import Grid
-from inrreg.start import Start, candidate_shifts
+from inrreg.stages.initial_translation import Start, candidate_shifts
 from inrreg.transforms import Affine, Composite, Translation
 
 FAR = np.array([310.0, -250.0, 400.0])
@@ -118,7 +118,7 @@ def test_the_margin_says_how_much_better_another_must_be(phantom: PhantomPair) -
 
 def test_images_apart_in_world_space_are_brought_together_with_a_warning(phantom: PhantomPair, caplog: pytest.LogCaptureFixture) -> None:
     pair = Pair(phantom.fixed, away(phantom.moving, FAR))
-    with caplog.at_level(logging.WARNING, logger="inrreg.start"):
+    with caplog.at_level(logging.WARNING, logger="inrreg.stages.initial_translation"):
         result = Start().run(pair)
     assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert "do not overlap in world space" in caplog.text
@@ -128,7 +128,7 @@ def test_images_apart_in_world_space_are_brought_together_with_a_warning(phantom
 
 
 def test_images_that_overlap_need_no_warning(phantom: PhantomPair, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="inrreg.start"):
+    with caplog.at_level(logging.INFO, logger="inrreg.stages.initial_translation"):
         Start().run(Pair(phantom.fixed, phantom.moving))
     assert {r.levelname for r in caplog.records} == {"INFO"}
     assert all(origin in caplog.text for origin in ("headers", "image moments", "physical centres", "chosen start"))

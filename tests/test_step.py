@@ -6,12 +6,12 @@ from steps import Given, image_of, noise, step_between, still, voxels_of, whole
 from torch import Tensor
 from worlds import TRANSFORMS, Wave, oblique, oblique_grid
 
-from inrreg.features import Window
-from inrreg.image import Image
-from inrreg.sampling import inside, linear
-from inrreg.sites import Patches, Sites
-from inrreg.space import Grid
-from inrreg.step import Level, Samples, Step
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.objective.features import Window
+from inrreg.objective.samplers import Patches, Sites
+from inrreg.objective.step import Level, Samples, Step
+from inrreg.ops.sampling import inside, linear
 from inrreg.transforms import Affine, BSpline, Translation
 
 

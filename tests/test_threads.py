@@ -8,8 +8,8 @@ from contextvars import ContextVar
 import pytest
 import torch
 
+from inrreg.core.threads import aside, at_most, for_loops, lazy, loops_first
 from inrreg.fields.tangents import forward_mode
-from inrreg.threads import aside, at_most, for_loops, lazy, loops_first
 
 CPU = torch.device("cpu")
 Say = Callable[[str], None] | None

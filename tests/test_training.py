@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inrreg.checkpoint import read_tensors, write_tensors
-from inrreg.errors import InputError, OutputError
-from inrreg.training import Epoch, Run
+from inrreg.core.errors import InputError, OutputError
+from inrreg.core.tensor_files import read_tensors, write_tensors
+from inrreg.optimisation.training_loop import Epoch, Run
 
 Example = tuple[Tensor, Tensor]
 

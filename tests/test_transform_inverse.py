@@ -9,8 +9,8 @@ from scipy.optimize import fsolve
 from torch import Tensor
 from worlds import TRANSFORMS, between_voxels, oblique_grid
 
-from inrreg.errors import InversionError
-from inrreg.space import Grid
+from inrreg.core.errors import InversionError
+from inrreg.core.grid import Grid
 from inrreg.transforms import Affine, BSpline, Composite, DenseDisplacement, Linear, NumericInverse, Rigid, Transform
 
 INVERTIBLE = [name for name in TRANSFORMS if name != "inverse"]

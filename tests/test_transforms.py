@@ -12,11 +12,11 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from worlds import TRANSFORMS, Wave, between_voxels, oblique, oblique_grid
 
-from inrreg.errors import FrameError, TransformError
+from inrreg.core.errors import FrameError, TransformError
+from inrreg.core.grid import Cube, Grid
+from inrreg.core.image import Image
 from inrreg.fields import FIELDS
-from inrreg.image import Image
-from inrreg.sampling import cubic, linear
-from inrreg.space import Cube, Grid
+from inrreg.ops.sampling import cubic, linear
 from inrreg.transforms import Affine, BSpline, Composite, DenseDisplacement, FreeForm, LinearModel, Neural, NeuralModel, NumericInverse, Render, Rigid, Transform, Translation, base, composite
 
 LATTICES = ["bspline", "render"]

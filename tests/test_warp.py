@@ -6,12 +6,12 @@ import SimpleITK
 import torch
 from evaluation_cases import affine_about, oblique, oblique_2d, oblique_3d, sitk_affine, sitk_image
 
-import inrreg.warp
-from inrreg.errors import FrameError, InputError
-from inrreg.image import Image, LabelImage
-from inrreg.sampling import inside, linear
+import inrreg.transforms.warp
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.image import Image, LabelImage
+from inrreg.ops.sampling import inside, linear
 from inrreg.transforms import BSpline, Translation
-from inrreg.warp import warp, warped
+from inrreg.transforms.warp import warp, warped
 
 PAIRS = {
     "2d": (oblique((23, 19), (0.9, 1.3), (-30.0, 45.0), (5.0,)), oblique_2d()),
@@ -104,8 +104,8 @@ def test_chunks_change_nothing_and_coefficients_are_made_once(pair, method, monk
     transform.coefficients.data.normal_(0, 2, generator=torch.Generator().manual_seed(5))
     whole = warp(moving, transform, grid, method=method)
     made = []
-    monkeypatch.setattr(inrreg.warp, "CHUNK", 50)
-    monkeypatch.setattr(inrreg.warp, "spline_image", lambda image, make=inrreg.warp.spline_image: made.append(image) or make(image))
+    monkeypatch.setattr(inrreg.transforms.warp, "CHUNK", 50)
+    monkeypatch.setattr(inrreg.transforms.warp, "spline_image", lambda image, make=inrreg.transforms.warp.spline_image: made.append(image) or make(image))
     torch.testing.assert_close(warp(moving, transform, grid, method=method).data, whole.data)
     assert len(made) == (method == "cubic")
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from inrreg.core.grid import Cube, Grid
+from inrreg.core.image import Image
 from inrreg.fields import Siren
-from inrreg.image import Image
-from inrreg.space import Cube, Grid
 from inrreg.transforms import BSpline, Composite, DenseDisplacement, LinearModel, Neural, NumericInverse, Render, Transform, Translation
 
 

@@ -10,15 +10,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from inrreg.core.image_pair import Pair
 from inrreg.evaluation import jacobian_determinant, landmark_error
-from inrreg.features import Window
+from inrreg.objective.features import Window
+from inrreg.objective.step import Term
 from inrreg.optimisation import Adam
-from inrreg.pair import Pair
 from inrreg.penalties import Bending, Diffusion, Folding, LogJacobian, TotalVariation
 from inrreg.phantoms import PhantomPair, lung_pair
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import LNCC, MSE, NCC, NMI
-from inrreg.step import Term
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import FreeForm, NeuralModel
 
 QUIET, NOISY = 20.0, 100.0

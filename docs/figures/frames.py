@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, ConnectionPatch, Ellipse, FancyArrowPatch, Polygon
 from numpy.typing import ArrayLike, NDArray
 
-from inrreg.image import Image
-from inrreg.space import Cube, Grid
+from inrreg.core.grid import Cube, Grid
+from inrreg.core.image import Image
 from inrreg.transforms import Affine, Composite, Transform, Translation
-from inrreg.warp import warp
+from inrreg.transforms.warp import warp
 
 INK, FAINT, FIXED, MOVING, STEP, WRONG = "#24292f", "#8b949e", "#1f6feb", "#bc4c00", "#1a7f37", "#a40e26"
 Place = NDArray[np.float64]

@@ -18,14 +18,14 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 import inrreg
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.evaluation import landmark_error
-from inrreg.image import Image
-from inrreg.masks import as_weight
+from inrreg.ops.masks import as_weight
+from inrreg.ops.sampling import smoothed
 from inrreg.phantoms import PhantomPair, lung_pair
-from inrreg.sampling import smoothed
-from inrreg.space import Grid
 from inrreg.transforms import Transform, identity
-from inrreg.warp import warp
+from inrreg.transforms.warp import warp
 
 PIXEL_MM, LINE_MM, MARGIN_MM, SOFT_MM = 0.75, 7.5, 12.0, 1.5
 WINDOW_HU, DIMMED = (-1020.0, 180.0), 0.4

@@ -24,10 +24,10 @@ from experiments.benchmarks.peers.cases import Benchmark
 from experiments.benchmarks.peers.tools import OURS, ROOT, Ours, run
 from experiments.cases import Case, saved_pair
 from experiments.tables import Table, judged, study_parser, write_summary
-from inrreg.errors import RegistrationError
+from inrreg.app.memory import estimated_mb
+from inrreg.core.errors import RegistrationError
 from inrreg.evaluation import landmark_error
 from inrreg.io import read_displacement, read_point_pairs
-from inrreg.memory import estimated_mb
 from inrreg.phantoms import lung_pair, save_pair
 from inrreg.presets import preset
 

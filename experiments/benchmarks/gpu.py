@@ -32,20 +32,21 @@ from torch import Tensor
 
 from experiments.cases import saved_pair
 from experiments.tables import Claim, Table, judged, study_parser, write_summary
-from inrreg.errors import InputError
+from inrreg.app.metrics import key, peak_memory_mb
+from inrreg.app.register import run_stages
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.evaluation import landmark_error
-from inrreg.image import Image
 from inrreg.io import read_point_pairs
-from inrreg.measure import key, peak_memory_mb
 from inrreg.optimisation import Adam, NeverStopping
-from inrreg.pair import Pair
+from inrreg.optimisation.stage_result import StageResult
 from inrreg.phantoms import lung_pair, save_pair
 from inrreg.presets import preset
-from inrreg.recipes import run_stages
-from inrreg.registration import Registration, Scale
 from inrreg.similarity import LNCC
-from inrreg.space import Grid
-from inrreg.stage import Stage, StageResult
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.protocol import Stage
 from inrreg.transforms import BSpline, DenseDisplacement, NeuralModel, Transform
 from inrreg.transforms.bspline import render
 

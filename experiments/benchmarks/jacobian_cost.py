@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from experiments.tables import Table, write_summary
+from inrreg.core.grid import Cube, Grid
 from inrreg.fields import FIELDS
 from inrreg.fields.tangents import forward_mode, reverse_mode, value_and_jacobian
-from inrreg.matrix import determinant
-from inrreg.space import Cube, Grid
+from inrreg.ops.small_matrices import determinant
 from inrreg.transforms import Neural, Render
 
 OPTIONS = {"hashgrid": {"width": 64}}

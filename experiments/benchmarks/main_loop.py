@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from experiments.tables import Table, write_summary
-from inrreg.bidirectional import Bidirectional
+from inrreg.core.grid import Grid
+from inrreg.core.image_pair import Pair
+from inrreg.core.threads import at_most, for_loops, loops_first
+from inrreg.objective.step import Samples, Step
 from inrreg.optimisation.moments import Moments
-from inrreg.pair import Pair
 from inrreg.phantoms import lung_pair
 from inrreg.presets import preset
-from inrreg.registration import Registration, Scale
-from inrreg.space import Grid
-from inrreg.step import Samples, Step
-from inrreg.threads import at_most, for_loops, loops_first
+from inrreg.stages.both_directions import Bidirectional
+from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import Affine, BSpline
 
 COPIED, MATRIX = 1 << 26, 1024

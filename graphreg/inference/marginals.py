@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graphreg.graph import Graph
 from graphreg.labels import Labels, along_axes
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 
 
 class Inference(Protocol):

@@ -10,7 +10,7 @@ from graphreg.graph import Graph
 from graphreg.inference.marginals import probabilities, soft_argmin
 from graphreg.inference.pairwise import Quadratic
 from graphreg.labels import Labels, lattice
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 
 
 @dataclass(frozen=True)

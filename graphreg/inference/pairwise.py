@@ -14,7 +14,7 @@ from torch import Tensor
 
 from graphreg.graph import Graph
 from graphreg.labels import Labels, along_axes
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Quadratic:
 
     def _compiled_message(self, belief: Float[Tensor, "m *labels"], lengths: Float[Tensor, " m"], labels: Labels) -> Float[Tensor, "m *labels"]:
         """An edge at a time by a compiled loop."""
-        from inrreg.kernels import in_parallel
-        from inrreg.kernels.messages import messages
+        from inrreg.ops.loops import in_parallel
+        from inrreg.ops.loops.messages import messages
 
         ndim = belief.ndim - 1
         deep = (1,) * (3 - ndim)  # labels in 2-D are one layer

@@ -11,7 +11,7 @@ from torch import Tensor
 from graphreg.graph import Graph, sparse_matrix
 from graphreg.inference.pairwise import Quadratic, displacement_of
 from graphreg.labels import Labels
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrreg.checkpoint import read_tensors, write_tensors
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Cube, Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
+from inrreg.core.tensor_files import read_tensors, write_tensors
 from inrreg.fields import NePhi
 from inrreg.fields.encoder import Encoder
 from inrreg.fields.nephi import Codes
-from inrreg.image import Image
-from inrreg.pair import Pair
-from inrreg.sampling import linear, pyramid_level
-from inrreg.space import Cube, Grid
+from inrreg.ops.sampling import linear, pyramid_level
 from inrreg.transforms import Neural, Transform
 
 KIND = "amortised nephi"

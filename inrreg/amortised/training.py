@@ -13,15 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.amortised.network import AmortisedNePhi, seen
-from inrreg.errors import InputError
-from inrreg.pair import Pair
-from inrreg.registration import Registration
-from inrreg.settings import described
-from inrreg.space import Cube
-from inrreg.step import Level, Samples, Step
-from inrreg.training import Progress, Run
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Cube
+from inrreg.core.image_pair import Pair
+from inrreg.objective.step import Level, Samples, Step
+from inrreg.optimisation.training_loop import Progress, Run
+from inrreg.stages.gradient_registration import Registration
 from inrreg.transforms import NeuralModel, Transform
 from inrreg.transforms.composite import fused
+from inrreg.transforms.description import described
 
 TAUGHT_BY = ("similarities", "penalties", "sampler", "penalty_sampler", "mask_margin_mm", "use_moving_mask")
 """What of a registration has a say in training."""

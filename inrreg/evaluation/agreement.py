@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.evaluation.region import require_grid, selected
-from inrreg.image import Image
-from inrreg.space import Grid
 
 FLAT = 1e-6
 """A window is flat where its variance is below this share of the variance of the whole image."""
@@ -69,8 +69,8 @@ def _centred(image: Image) -> NDArray[np.float64]:
 
 def _mean_local_correlation(f: NDArray[np.float64], w: NDArray[np.float64], inside: NDArray[np.bool_], size: tuple[int, ...]) -> float | None:
     """Windows are cut at the border of the image, not at that of the mask."""
-    from inrreg.kernels import in_parallel
-    from inrreg.kernels.agreement import LAYERS, local_correlations
+    from inrreg.ops.loops import in_parallel
+    from inrreg.ops.loops.agreement import LAYERS, local_correlations
 
     radii, box = np.array(size) // 2, list[slice]()
     for axis, radius in enumerate(radii):

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import FrameError
-from inrreg.evaluation.distances import DistanceStatistics, distance_statistics
+from inrreg.core.errors import FrameError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, Points
+from inrreg.evaluation.distance_statistics import DistanceStatistics, distance_statistics
 from inrreg.evaluation.region import selected
-from inrreg.image import Image, Points
-from inrreg.space import Grid
 from inrreg.transforms.base import CHUNK, Transform
 
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import FrameError, InputError
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.evaluation.region import selected
-from inrreg.image import Image
-from inrreg.matrix import determinant
-from inrreg.space import Grid
+from inrreg.ops.small_matrices import determinant
 from inrreg.transforms.base import Transform
 
 SLAB = 1 << 22

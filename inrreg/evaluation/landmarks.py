@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inrreg.errors import FrameError, InputError
-from inrreg.evaluation.distances import DistanceStatistics, distance_statistics
-from inrreg.image import Points
-from inrreg.space import Grid
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Points
+from inrreg.evaluation.distance_statistics import DistanceStatistics, distance_statistics
 from inrreg.transforms.base import Transform
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.image import LabelImage
 from inrreg.evaluation.region import require_grid
-from inrreg.image import LabelImage
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from inrreg.errors import FrameError, InputError
-from inrreg.image import Image
-from inrreg.space import Grid
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 
 
 def require_grid(grid: Grid, *images: Image) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inrreg.errors import FrameError, InputError
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import LabelImage
 from inrreg.evaluation.region import require_grid
-from inrreg.image import LabelImage
-from inrreg.space import Grid
 
 
 @dataclass(frozen=True)

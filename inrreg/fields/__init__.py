@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from inrreg.errors import TransformError
+from inrreg.core.errors import TransformError
 from inrreg.fields.coarse_fine import Annealed, CoarseFine
 from inrreg.fields.hashgrid import HashGrid
 from inrreg.fields.nephi import NePhi, TwoWay

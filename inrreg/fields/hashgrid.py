@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 from inrreg.fields.perceptron import Perceptron
 from inrreg.fields.tangents import Dual, reverse_mode
 from inrreg.fields.tinycuda import TinyCudaEncoding

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 from inrreg.fields.perceptron import waves, waves_dual
 from inrreg.fields.siren import sine_layer, zero_layer
 from inrreg.fields.tangents import Dual, Sine, joined, linear_dual
-from inrreg.separable import taps
+from inrreg.ops.separable import taps
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 from inrreg.fields.siren import zero_layer
 from inrreg.fields.tangents import ACTIVATIONS, Dual, Layered
 

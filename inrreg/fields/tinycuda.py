@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrreg.errors import TransformError
+from inrreg.core.errors import TransformError
 
 
 def usable() -> tuple[bool, str]:

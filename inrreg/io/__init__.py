@@ -14,15 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image, LabelImage, Points
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
 from inrreg.io.points import pair_points
 from inrreg.io.values import Volume
-from inrreg.space import Grid
 
 if TYPE_CHECKING:
-    from inrreg.pair import Correspondences
-    from inrreg.transforms.displacement import DenseDisplacement
+    import SimpleITK as sitk  # noqa: N813  as everybody calls it
+
+    from inrreg.core.image_pair import Correspondences
+    from inrreg.transforms.dense_displacement import DenseDisplacement
 
 __all__ = [
     "as_image",
@@ -36,6 +38,7 @@ __all__ = [
     "read_mask",
     "read_point_pairs",
     "read_points",
+    "to_sitk",
     "write_correspondences",
     "write_displacement",
     "write_image",
@@ -46,7 +49,7 @@ __all__ = [
 IMAGES = dict.fromkeys([".nii.gz", ".nii"], "nifti") | dict.fromkeys([".mha", ".mhd", ".nrrd", ".nhdr", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"], "itk")
 POINTS = {".csv": "points", ".mrk.json": "slicer", ".fcsv": "slicer"}
 PAIRS = {".csv": "points"}
-DISPLACEMENTS = dict.fromkeys([".nii.gz", ".nii"], "displacement")
+DISPLACEMENTS = dict.fromkeys([".nii.gz", ".nii"], "displacement_file")
 
 AnyImage = TypeVar("AnyImage", bound=Image)
 
@@ -191,6 +194,16 @@ def write_displacement(vectors: Float[Tensor, "*shape d"], grid: Grid, path: str
         OutputError: the file cannot be written.
     """
     _module(path, DISPLACEMENTS).write(vectors, grid, Path(path))
+
+
+def to_sitk(image: Image) -> "sitk.Image":
+    """An image of ours (RAS) as SimpleITK's (LPS), in the type it came in, index order kept.
+
+    Raises:
+        InputError: several channels, or values that its type cannot hold.
+    """
+    converted: sitk.Image = import_module("inrreg.io.itk").to_sitk(image)
+    return converted
 
 
 def _volume(path: str | Path) -> Volume:

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Int
 from scipy.ndimage import median_filter
 
-from inrreg.errors import InputError
-from inrreg.image import Image, Points
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, Points
 
 TOLERANCE_MM = 0.05
 """How far the initial error may lie from the published one, which has two decimals and was taken with the same rounded spacing."""

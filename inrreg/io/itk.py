@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  as everybody calls it
 
-from inrreg.errors import InputError, OutputError
-from inrreg.image import Image
+from inrreg.core.errors import InputError, OutputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.io.lps import flip
 from inrreg.io.values import Volume, check_scalar, grid_of, spatial_shape, stored_values
-from inrreg.space import Grid
 from inrreg.transforms.base import Transform
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def write(image: Image, path: Path) -> None:
         InputError: several channels, or values that its type cannot hold.
         OutputError: the file cannot be written, or its format does not hold this type or dimension.
     """
-    stored = image_to_sitk(image)
+    stored = to_sitk(image)
     if path.suffix.lower() in PICTURES and not image.grid.same_as(_pixel_grid(image.grid.shape)):
         log.warning("%s keeps no voxel size and no place: %s is read back with pixels of 1 mm; write .nii.gz or .mha to keep them", path, image.name)
     try:
@@ -73,7 +73,7 @@ def volume_from_sitk(image: sitk.Image, name: str) -> Volume:
     return Volume(array.reshape(shape), _grid(image, shape, name), name)
 
 
-def image_to_sitk(image: Image) -> sitk.Image:
+def to_sitk(image: Image) -> sitk.Image:
     """Our image (RAS) as SimpleITK's (LPS), in the type it came in, index order kept.
 
     Raises:

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from inrreg.checks import check_landmarks
-from inrreg.errors import InputError
-from inrreg.image import Image, Points
+from inrreg.core.checks import check_landmarks
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, Points
 from inrreg.io import nifti, read_image, read_mask
-from inrreg.space import Grid
 from inrreg.transforms.base import Transform
-from inrreg.transforms.displacement import DenseDisplacement
+from inrreg.transforms.dense_displacement import DenseDisplacement
 
 TOLERANCE_MM = 0.05
 """How far the initial error may lie from the expected one, as published with two decimals."""

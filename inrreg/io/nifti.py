@@ -13,10 +13,10 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
 from numpy.typing import NDArray
 
-from inrreg.errors import InputError, OutputError
-from inrreg.image import Image
+from inrreg.core.errors import InputError, OutputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.io.values import Volume, check_scalar, grid_of, spatial_shape, stored_values
-from inrreg.space import Grid
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from inrreg.checks import check_pairs
-from inrreg.errors import InputError, OutputError
-from inrreg.image import Points
-from inrreg.pair import Correspondences
+from inrreg.core.checks import check_pairs
+from inrreg.core.errors import InputError, OutputError
+from inrreg.core.image import Points
+from inrreg.core.image_pair import Correspondences
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from inrreg.errors import InputError, OutputError
-from inrreg.image import Points
+from inrreg.core.errors import InputError, OutputError
+from inrreg.core.image import Points
 from inrreg.io.lps import flip
 
 SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inrreg.errors import FrameError, InputError
-from inrreg.image import Image, LabelImage
-from inrreg.space import Grid
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage
 
 WHOLE = 1e-3
 """Labels stored with a scale factor come back this close to whole numbers."""

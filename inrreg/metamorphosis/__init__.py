@@ -4,10 +4,10 @@ from inrreg.metamorphosis.aligned import Aligned, Detector, align
 from inrreg.metamorphosis.detectors import Detected, ForwardBackward, JacobianAnomaly, LiWyatt
 from inrreg.metamorphosis.evidence import InconsistencyEvidence, IntensityEvidence
 from inrreg.metamorphosis.fit import Metamorphosis, Resolution, ShootingResult, lddmm, metamorphosis, weighted_metamorphosis
-from inrreg.metamorphosis.kernels import Gaussian, Kernel, MultiScale
 from inrreg.metamorphosis.non_correspondence import Given, Learned, NonCorrespondence
 from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel
 from inrreg.metamorphosis.shooting import Hamiltonian, Shooting, State, recomputed, stored
+from inrreg.metamorphosis.velocity_kernels import Gaussian, Kernel, MultiScale
 from inrreg.metamorphosis.weights import Everywhere, Evolving, Nowhere, Weight, Within, growing
 
 __all__ = [

@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.masks import as_weight, bounding_box, cropped
-from inrreg.matrix import determinant
-from inrreg.pair import Pair
-from inrreg.sampling import inside, linear, pyramid_level
-from inrreg.separable import apply_along_axes, smoothing
-from inrreg.space import Grid
-from inrreg.threads import lazy
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
+from inrreg.core.threads import lazy
+from inrreg.ops.masks import as_weight, bounding_box, cropped
+from inrreg.ops.sampling import inside, linear, pyramid_level
+from inrreg.ops.separable import apply_along_axes, smoothing
+from inrreg.ops.small_matrices import determinant
 from inrreg.transforms import Transform
 
 VISIBLE, VISIBLE_MM = 0.1, 4.0

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.features import GradientMagnitude
-from inrreg.image import Image
+from inrreg.core.errors import InputError
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
 from inrreg.metamorphosis.aligned import Aligned, Detector, hardened
 from inrreg.metamorphosis.evidence import MAD, residual
-from inrreg.pair import Pair
-from inrreg.separable import apply_along_axes, box_sum, smoothing
+from inrreg.objective.features import GradientMagnitude
+from inrreg.ops.separable import apply_along_axes, box_sum, smoothing
 
 FOLDED = 1e-5
 """Determinants below that count as that: what is folded has no logarithm."""

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.features import GradientMagnitude
+from inrreg.core.grid import Grid
 from inrreg.metamorphosis.aligned import Aligned
-from inrreg.separable import apply_along_axes, smoothing
-from inrreg.space import Grid
+from inrreg.objective.features import GradientMagnitude
+from inrreg.ops.separable import apply_along_axes, smoothing
 
 MAD = 0.6745
 """Median of the absolute value of a standard normal variable."""

@@ -8,21 +8,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrreg.errors import FrameError, InputError
-from inrreg.image import Image
-from inrreg.masks import as_weight
-from inrreg.matrix import determinant
-from inrreg.metamorphosis.kernels import Kernel
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Pair
+from inrreg.core.stopwatch import Stopwatch
 from inrreg.metamorphosis.shooting import Hamiltonian, Memory, Shooting, State, stored
+from inrreg.metamorphosis.velocity_kernels import Kernel
 from inrreg.metamorphosis.weights import Everywhere, Nowhere, Weight
+from inrreg.ops.masks import as_weight
+from inrreg.ops.sampling import linear, pyramid_level
+from inrreg.ops.separable import apply_along_axes, resampling
+from inrreg.ops.small_matrices import determinant
 from inrreg.optimisation import LBFGS, Optimiser, Outcome
-from inrreg.pair import Pair
-from inrreg.sampling import linear, pyramid_level
-from inrreg.separable import apply_along_axes, resampling
-from inrreg.space import Grid
-from inrreg.stage import ENDING, Progress, Record, StageResult, Stopwatch, composed
+from inrreg.optimisation.stage_result import Progress, Record, StageResult
+from inrreg.stages.protocol import ENDING
 from inrreg.transforms import Composite, DenseDisplacement, Transform
-from inrreg.transforms.composite import fused
+from inrreg.transforms.composite import composed, fused
 
 log = logging.getLogger(__name__)
 

@@ -17,21 +17,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Change, Pair
+from inrreg.core.stopwatch import Stopwatch
+from inrreg.core.threads import aside, loops_first
 from inrreg.metamorphosis.aligned import Aligned, align, hardened
 from inrreg.metamorphosis.evidence import Evidence, InconsistencyEvidence, IntensityEvidence, residual
 from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel, probability
+from inrreg.ops.sampling import on_grid
 from inrreg.optimisation import Outcome, overall
-from inrreg.pair import Change, Pair
-from inrreg.registration import Registration, Scale
-from inrreg.sampling import on_grid
-from inrreg.space import Grid
-from inrreg.stage import ENDING, Progress, Record, StageResult, Stopwatch, composed
-from inrreg.threads import aside, loops_first
+from inrreg.optimisation.stage_result import Progress, Record, StageResult
+from inrreg.stages.gradient_registration import Registration, Scale
+from inrreg.stages.protocol import ENDING
 from inrreg.transforms import Linear, NumericInverse, Transform
 from inrreg.transforms.bspline import interpolating_spline
-from inrreg.transforms.composite import fused
+from inrreg.transforms.composite import composed, fused
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from inrreg.core.grid import Cube, Grid
 from inrreg.fields import built
 from inrreg.metamorphosis.aligned import Aligned
 from inrreg.optimisation import Adam, Optimiser, Outcome
 from inrreg.similarity.gated import steepness
-from inrreg.space import Cube, Grid
 from inrreg.transforms.bspline import render, spline_lattice
 
 

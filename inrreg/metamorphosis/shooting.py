@@ -28,13 +28,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.matrix import determinant
-from inrreg.metamorphosis.kernels import Kernel
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.metamorphosis.velocity_kernels import Kernel
 from inrreg.metamorphosis.weights import Weight
-from inrreg.sampling import linear
-from inrreg.space import Grid
+from inrreg.ops.sampling import linear
+from inrreg.ops.small_matrices import determinant
 
 Memory = Callable[..., Any]
 """How a step is run: ``stored`` or ``recomputed``, called with the step and its arguments."""

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.masks import as_weight, signed_distance
-from inrreg.sampling import linear, pyramid_level
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.masks import as_weight, signed_distance
+from inrreg.ops.sampling import linear, pyramid_level
 
 
 class Weight(Protocol):

@@ -27,8 +27,8 @@ class Moments:
                 self._move(parameter, parameter.grad, mean, square, self.steps[index], learning_rate)
 
     def _move(self, parameter: nn.Parameter, gradient: Tensor, mean: Tensor, square: Tensor, steps: int, learning_rate: float) -> None:
-        from inrreg.kernels import in_parallel
-        from inrreg.kernels.adam import PIECE, move
+        from inrreg.ops.loops import in_parallel
+        from inrreg.ops.loops.adam import PIECE, move
 
         values = [part.detach().contiguous().view(-1).numpy() for part in (parameter, gradient, mean, square)]
         mean_kept, square_kept = self.betas

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.objective.step import Step
 from inrreg.penalties.entries import as_jacobian, compiles, entries
-from inrreg.step import Step
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class _InOneWalk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, jacobian: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        from inrreg.kernels import in_parallel
-        from inrreg.kernels.penalties import squared_slopes
+        from inrreg.ops.loops import in_parallel
+        from inrreg.ops.loops.penalties import squared_slopes
 
         parts, shape = entries(jacobian), jacobian.shape[1:-2]
         ctx.save_for_backward(parts)
@@ -53,8 +53,8 @@ class _InOneWalk(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        from inrreg.kernels import in_parallel
-        from inrreg.kernels.penalties import slopes_back
+        from inrreg.ops.loops import in_parallel
+        from inrreg.ops.loops.penalties import slopes_back
 
         (parts,) = ctx.saved_tensors
         planes, out = _planes(parts), torch.empty_like(parts)

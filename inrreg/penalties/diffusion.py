@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.step import Step
+from inrreg.objective.step import Step
 
 
 @dataclass(frozen=True)

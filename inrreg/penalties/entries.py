@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.matrix import determinant
+from inrreg.ops.small_matrices import determinant
 
 
 def compiles(jacobian: Tensor) -> bool:
@@ -26,8 +26,8 @@ def determinants(jacobian: Float[Tensor, "b *lattice d d"]) -> Float[Tensor, "b 
     """det of each, without a gradient."""
     if not compiles(jacobian):
         return determinant(jacobian.detach())
-    from inrreg.kernels import in_parallel
-    from inrreg.kernels import penalties as kernels
+    from inrreg.ops.loops import in_parallel
+    from inrreg.ops.loops import penalties as kernels
 
     parts, out = entries(jacobian), jacobian.new_empty(jacobian.shape[:-2])
     in_parallel(kernels.determinants, out.numel(), parts.flatten(2).flatten(0, 1).numpy(), out.view(-1).numpy())

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.objective.step import Step
 from inrreg.penalties.entries import as_jacobian, compiles, entries
-from inrreg.step import Step
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class _InOneWalk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, jacobian: Tensor, smoothing: float) -> Tensor:
-        from inrreg.kernels import in_parallel
-        from inrreg.kernels.penalties import SITES, total_variation
+        from inrreg.ops.loops import in_parallel
+        from inrreg.ops.loops.penalties import SITES, total_variation
 
         parts = entries(jacobian)
         flat = parts.flatten(2).flatten(0, 1).numpy()
@@ -50,8 +50,8 @@ class _InOneWalk(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        from inrreg.kernels import in_parallel
-        from inrreg.kernels.penalties import SITES, variation_back
+        from inrreg.ops.loops import in_parallel
+        from inrreg.ops.loops.penalties import SITES, variation_back
 
         (parts,) = ctx.saved_tensors
         out = torch.empty_like(parts)

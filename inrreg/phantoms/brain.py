@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import FrameError, InputError
-from inrreg.image import Image, LabelImage
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.raster import coverage
-from inrreg.space import Grid
 
 FLUID, GREY, WHITE = 1, 2, 3
 """Values of ``Brain.tissue``; 0 is outside the skull."""

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InversionError
+from inrreg.core.errors import InversionError
 from inrreg.phantoms.anatomy import Thorax
 from inrreg.phantoms.random_field import RandomField
 

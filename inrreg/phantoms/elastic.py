@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.sampling import linear, smoothed
 from inrreg.phantoms.flows import Sampled
-from inrreg.sampling import linear, smoothed
-from inrreg.space import Grid
 
 _POISSON_RATIO = 0.4
 """Tissue drained by its vessels and ventricles; 0.5 would not give way at all."""

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
 from inrreg.phantoms.random_field import RandomField
-from inrreg.space import Grid
 
 SMALLEST_CM3, LARGEST_CM3 = 1.0, 40.0
 _LOCATION_CM3, _SPREAD = 24.0, 0.845

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.phantoms.pair import amplitude_for
+from inrreg.core.grid import Grid
+from inrreg.phantoms.phantom_pair import amplitude_for
 from inrreg.phantoms.random_field import RandomField
-from inrreg.space import Grid
 
 _STEPS = 6
 """Runge-Kutta steps of fourth order: at velocities of 10 mm that vary over 10 mm they err by less than a hundredth of a mm."""

@@ -9,17 +9,17 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image, LabelImage, Points
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
+from inrreg.ops.sampling import inside
 from inrreg.phantoms.anatomy import BOX_MM, Thorax
 from inrreg.phantoms.breathing import LARGEST_LIFT_MM, REGION_MM, Breathing
-from inrreg.phantoms.pair import PhantomPair, amplitude_for, dense_displacement, in_parts, oblique_grid, seen, spread_out
+from inrreg.phantoms.phantom_pair import PhantomPair, amplitude_for, dense_displacement, in_parts, oblique_grid, seen, spread_out
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.scan import Chest, scan
 from inrreg.phantoms.skeleton import rib_lines, ribs
 from inrreg.phantoms.vessels import PulmonaryTrees
-from inrreg.sampling import inside
-from inrreg.space import Grid
 
 _CENTER = np.array([-11.3, 24.7, -172.4])
 """World position of the middle of the chest: a scanner puts its origin elsewhere."""

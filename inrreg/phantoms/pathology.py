@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.image import Image, LabelImage, Points
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
+from inrreg.ops.sampling import linear, nearest, smoothed
 from inrreg.phantoms.brain import FLUID, WHITE, Brain
 from inrreg.phantoms.flows import Sampled, follow, random_flow
-from inrreg.phantoms.landmarks import distinctive_points
-from inrreg.phantoms.lesions import Host, Lesion, Pathology
+from inrreg.phantoms.landmark_pairs import distinctive_points
+from inrreg.phantoms.lesion_pairs import Host, Lesion, Pathology
 from inrreg.phantoms.scanner import Scanner
-from inrreg.sampling import linear, nearest, smoothed
-from inrreg.space import Grid
 from inrreg.transforms import DenseDisplacement
 
 _LENGTH_MM = 20.0

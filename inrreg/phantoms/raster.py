@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.space import Grid
+from inrreg.core.grid import Grid
 
 PSF_VOXELS = 0.45
 """Standard deviation of the scanner's blur, in voxels."""

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import LabelImage
+from inrreg.core.errors import InputError
+from inrreg.core.image import LabelImage
+from inrreg.ops.sampling import nearest
 from inrreg.phantoms.brain import GREY, WHITE
 from inrreg.phantoms.ellipsoids import blob, draw_volume, largest_piece, radius_of
 from inrreg.phantoms.flows import Sampled, follow
-from inrreg.phantoms.lesions import LESION, Host, Lesion, filled, shrinking, soft, texture
-from inrreg.sampling import nearest
+from inrreg.phantoms.lesion_pairs import LESION, Host, Lesion, filled, shrinking, soft, texture
 
 _SMALLEST_CM3 = 3.0
 """Of the removed tissue, so that more than 1 cm3 of cavity is left after its walls came in."""

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from inrreg.core.grid import Grid
 from inrreg.phantoms.anatomy import Thorax
 from inrreg.phantoms.breathing import Breathing
-from inrreg.phantoms.pair import in_parts
+from inrreg.phantoms.phantom_pair import in_parts
 from inrreg.phantoms.raster import Tubes, coverage, tube_coverage
 from inrreg.phantoms.skeleton import spine, spine_hu, sternum
 from inrreg.phantoms.vessels import PulmonaryTrees
-from inrreg.space import Grid
 
 _AIR, _FAT, _BLOOD, _MARROW, _BONE, _SHEET = -1000.0, -95.0, 45.0, 180.0, 520.0, 20.0
 """HU of what has one value; ``_SHEET`` is that of fissures and airway walls."""

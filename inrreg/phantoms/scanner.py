@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.core.grid import Grid
 from inrreg.phantoms.random_field import RandomField
-from inrreg.space import Grid
 
 _SHADING_MM = 70.0
 """Length over which a coil's sensitivity changes."""

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image, LabelImage, Points
-from inrreg.phantoms.pair import PhantomPair, amplitude_for, dense_displacement, oblique_grid, seen
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image, LabelImage, Points
+from inrreg.phantoms.phantom_pair import PhantomPair, amplitude_for, dense_displacement, oblique_grid, seen
 from inrreg.phantoms.raster import coverage
-from inrreg.space import Grid
 
 _CENTER, _SPACING = (-41.5, 63.0, 17.2), (2.0, 2.5, 3.0)
 _FIXED_TURN, _MOVING_TURN = (20.0, -10.0, 15.0), (12.0, -16.0, 9.0)

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import LabelImage
+from inrreg.core.errors import InputError
+from inrreg.core.image import LabelImage
+from inrreg.ops.sampling import nearest
 from inrreg.phantoms.brain import GREY, WHITE
 from inrreg.phantoms.ellipsoids import Blob, blob, draw_volume, radius_of
 from inrreg.phantoms.flows import follow
-from inrreg.phantoms.lesions import LESION, RIM, Host, Lesion, filled, shrinking, soft, texture
+from inrreg.phantoms.lesion_pairs import LESION, RIM, Host, Lesion, filled, shrinking, soft, texture
 from inrreg.phantoms.random_field import RandomField
-from inrreg.sampling import nearest
 
 _TO_SKULL_MM = 4.0
 """What stays between a tumour and the skull, at least: there the tissue that was in the way is."""

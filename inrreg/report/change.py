@@ -5,9 +5,9 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from inrreg.errors import FrameError
-from inrreg.image import Image
-from inrreg.pair import Change
+from inrreg.core.errors import FrameError
+from inrreg.core.image import Image
+from inrreg.core.image_pair import Change
 from inrreg.report.panels import draw_colour_bar, draw_rows
 from inrreg.report.planes import middle_of, planes_of, region
 

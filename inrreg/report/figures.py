@@ -20,11 +20,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from inrreg.errors import FrameError, InputError
-from inrreg.image import Image
+from inrreg.core.errors import FrameError, InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 from inrreg.report.panels import FONT, INK, PLATE, draw_colour_bar, draw_rows, empty_rows, new_figure
 from inrreg.report.planes import Plane, middle_of, planes_of, region
-from inrreg.space import Grid
 
 FOLDED = "#ff2bd6"
 """The colour of voxels where the map folds."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from matplotlib.figure import Figure
 
-from inrreg.errors import OutputError
+from inrreg.core.errors import OutputError
 from inrreg.report.svg import inline_svg
 
 Value = str | int | float | bool | None

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from inrreg.errors import FrameError
-from inrreg.image import Image
-from inrreg.space import Grid
+from inrreg.core.errors import FrameError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
 
 LETTERS = ("LR", "PA", "IS")
 """The two ends of each world axis, negative first."""

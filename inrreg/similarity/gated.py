@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.features import Feature, intensities
-from inrreg.step import Step
+from inrreg.core.errors import InputError
+from inrreg.objective.features import Feature, intensities
+from inrreg.objective.step import Step
 
 EDGE = 1e-3
 """Slopes of a mask below that, per mm, count as none: the length of the gradient has no derivative at 0."""

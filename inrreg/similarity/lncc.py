@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.features import Feature, intensities
-from inrreg.separable import box_sum
+from inrreg.core.errors import InputError
+from inrreg.objective.features import Feature, intensities
+from inrreg.objective.step import Step
+from inrreg.ops.separable import box_sum
 from inrreg.similarity.local import channel_sums, correlation_sum, fixed_side
-from inrreg.step import Step
 
 LEAST_FLATNESS = 1e-3
 

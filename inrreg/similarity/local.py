@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inrreg.interpolation import row_parts, volumes
-from inrreg.separable import box_sum
+from inrreg.ops.interpolation import row_parts, volumes
+from inrreg.ops.separable import box_sum
 
 Array = NDArray[np.floating]
 LEAST_WEIGHT = 1e-3
@@ -100,8 +100,8 @@ class InLoops:
         self._weight: Tensor | None = None
 
     def correlation(self, warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], floors: Float[Tensor, "2 c"]) -> tuple[Float[Tensor, ""], Float[Tensor, "b c *lattice"]]:
-        from inrreg.kernels import in_parallel
-        from inrreg.kernels.correlation import correlate, differentiate
+        from inrreg.ops.loops import in_parallel
+        from inrreg.ops.loops.correlation import correlate, differentiate
 
         self._measure(weight)
         values, weights, gradient = members(warped), members(weight), torch.zeros_like(warped, memory_format=torch.contiguous_format)
@@ -114,8 +114,8 @@ class InLoops:
         return warped.new_tensor(total), gradient
 
     def _measure(self, weight: Tensor) -> None:
-        from inrreg.kernels import in_parallel
-        from inrreg.kernels.correlation import moments
+        from inrreg.ops.loops import in_parallel
+        from inrreg.ops.loops.correlation import moments
 
         planes = changed(self._weight, weight, self._radii[0])
         self._weight, weights = weight, members(weight)
@@ -134,8 +134,8 @@ def channel_sums(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b
     if values.device.type != "cpu":
         terms = weight.double() * torch.stack([torch.ones_like(values), values, values.square()]).double()
         return terms.transpose(0, 2).flatten(2).sum(2)
-    from inrreg.kernels import in_parallel
-    from inrreg.kernels.correlation import weighted_sums
+    from inrreg.ops.loops import in_parallel
+    from inrreg.ops.loops.correlation import weighted_sums
 
     images, weights = members(values), members(weight)
     sums = np.zeros((*images.shape[:3], 3))

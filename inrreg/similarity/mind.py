@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InputError
-from inrreg.image import Image
-from inrreg.separable import apply_along_axes, smoothing
-from inrreg.space import Grid
+from inrreg.core.errors import InputError
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.separable import apply_along_axes, smoothing
 
 _VARIANCE_RANGE = 1e-3, 1e3
 """Of its mean over the image: how far the local variance may be from it."""
@@ -76,9 +76,9 @@ def descriptor(image: Image, pairs: Sequence[tuple[Offset, Offset]], offset_mm: 
 
 def _compiled(pairs: Sequence[tuple[Tensor, Tensor]], grid: Grid, sigma_mm: float) -> Float[Tensor, "pairs *shape"]:
     """The same of pairs of views, in compiled loops."""
-    from inrreg.kernels import in_parallel
-    from inrreg.kernels.blur import blurred_differences
-    from inrreg.kernels.descriptors import above_least, negative_share
+    from inrreg.ops.loops import in_parallel
+    from inrreg.ops.loops.blur import blurred_differences
+    from inrreg.ops.loops.descriptors import above_least, negative_share
 
     distance = blurred_differences(pairs, grid, sigma_mm)
     variance = distance.new_empty(grid.shape)

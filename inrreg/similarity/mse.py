@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.features import Feature, intensities
-from inrreg.step import Step
+from inrreg.objective.features import Feature, intensities
+from inrreg.objective.step import Step
 
 
 @dataclass(frozen=True)

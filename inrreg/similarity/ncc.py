@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.features import Feature, intensities
-from inrreg.step import Step
+from inrreg.objective.features import Feature, intensities
+from inrreg.objective.step import Step
 
 _ROUNDING = 1e-12
 """Of the squared mean: a variance below that is the rounding of a constant image."""

@@ -3,7 +3,7 @@
 from inrreg.transforms.base import Transform
 from inrreg.transforms.bspline import BSpline, FreeForm
 from inrreg.transforms.composite import Composite
-from inrreg.transforms.displacement import DenseDisplacement
+from inrreg.transforms.dense_displacement import DenseDisplacement
 from inrreg.transforms.inverse import NumericInverse
 from inrreg.transforms.linear import Affine, Linear, LinearModel, Rigid, Translation, identity
 from inrreg.transforms.neural import Neural, NeuralModel, Render

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrreg.errors import TransformError
+from inrreg.core.errors import TransformError
+from inrreg.core.grid import Grid
 from inrreg.fields.tangents import forward_mode
-from inrreg.space import Grid
 
+TYPES: dict[str, type["Transform"]] = {}
+"""Every concrete transform by its name: it enters when its class is made, and can be saved and loaded from then on."""
 CHUNK = 1 << 18
 """Points evaluated at once where memory would otherwise grow with the image."""
 
@@ -25,6 +27,12 @@ class Transform(nn.Module, ABC):
     ndim: int
     layered: bool = False
     """Whether to evaluate it is mostly to multiply large matrices, which torch's own threads do better than compiled loops."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        known = TYPES.get(cls.__name__)
+        if known is None or known.__module__ == cls.__module__:
+            TYPES[cls.__name__] = cls
 
     @abstractmethod
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
@@ -69,9 +77,9 @@ class Transform(nn.Module, ABC):
         Raises:
             InversionError: on evaluation, where a point cannot be inverted.
         """
-        from inrreg.transforms.inverse import NumericInverse
-
-        return NumericInverse(self, tolerance_mm)
+        numeric_inverse: Any = TYPES["NumericInverse"]  # by its name, for its file imports this one
+        inverted: Transform = numeric_inverse(self, tolerance_mm)
+        return inverted
 
     def counterpart(self) -> "Transform":
         """The map that is fitted beside this one to undo it, as closely as a penalty made it; any transform has an ``inverse``, solved for.
@@ -97,3 +105,26 @@ class Transform(nn.Module, ABC):
         points = grid.points(device=self.device).reshape(-1, self.ndim)
         values = torch.cat([function(part) for part in points.split(CHUNK)])
         return values.reshape(*grid.shape, *values.shape[1:])
+
+
+def to_config(transform: Transform) -> dict[str, Any]:
+    """The JSON description of ``transform``, tensors aside.
+
+    Raises:
+        TransformError: its class has the name of another one, so it could not be loaded again.
+    """
+    name = type(transform).__name__
+    if TYPES[name] is not type(transform):
+        raise TransformError(f"{type(transform).__module__}.{name} has the name of {TYPES[name].__module__}.{name}, so it cannot be saved; rename the class")
+    return {"type": type(transform).__name__, **transform.config()}
+
+
+def from_config(config: dict[str, Any]) -> Transform:
+    """The transform of a description, with placeholder tensors.
+
+    Raises:
+        TransformError: no class of that name has been made.
+    """
+    if config.get("type") not in TYPES:
+        raise TransformError(f"no transform type is called {config.get('type')!r}; known are {', '.join(TYPES)}")
+    return TYPES[config["type"]].from_config(config)

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrreg.banded import Separable
-from inrreg.image import Image
-from inrreg.sampling import spatial_gradient, spline_combination
-from inrreg.separable import apply_along_axes, resampling, spline_coefficients
-from inrreg.space import Grid
+from inrreg.core.grid import Grid
+from inrreg.core.image import Image
+from inrreg.ops.banded import Separable
+from inrreg.ops.sampling import spatial_gradient, spline_combination
+from inrreg.ops.separable import apply_along_axes, resampling, spline_coefficients
 from inrreg.transforms.base import Transform
-from inrreg.transforms.slopes import Slopes
+from inrreg.transforms.spline_jacobian import Slopes
 
 
 class BSpline(Transform):

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrreg.errors import TransformError
-from inrreg.space import Grid
-from inrreg.transforms.base import CHUNK, Transform
+from inrreg.core.errors import TransformError
+from inrreg.core.grid import Grid
+from inrreg.transforms.base import CHUNK, Transform, from_config, to_config
 from inrreg.transforms.linear import Affine, Linear
 
 
@@ -25,6 +25,11 @@ def fused(transform: Transform) -> Transform:
         else:
             parts.append(stage)
     return parts[0] if len(parts) == 1 else Composite(parts)
+
+
+def composed(residual: Transform, initial: Transform | None) -> Transform:
+    """x -> initial(residual(x)): stages are composed, never added."""
+    return residual if initial is None else Composite([residual, initial])
 
 
 class Composite(Transform):
@@ -92,12 +97,8 @@ class Composite(Transform):
         return super().inverse(tolerance_mm)
 
     def config(self) -> dict[str, Any]:
-        from inrreg.transforms.serialise import to_config
-
         return {"stages": [to_config(stage) for stage in self.chain]}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        from inrreg.transforms.serialise import from_config
-
         return cls([from_config(stage) for stage in config["stages"]])

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.errors import InversionError
-from inrreg.matrix import solved
-from inrreg.transforms.base import Transform
+from inrreg.core.errors import InversionError
+from inrreg.ops.small_matrices import solved
+from inrreg.transforms.base import Transform, from_config, to_config
 
 
 class NumericInverse(Transform):
@@ -81,12 +81,8 @@ class NumericInverse(Transform):
         return x + displacement - y, jacobian.contiguous()
 
     def config(self) -> dict[str, Any]:
-        from inrreg.transforms.serialise import to_config
-
         return {"original": to_config(self.original), "tolerance_mm": self.tolerance_mm, "max_iterations": self.max_iterations}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        from inrreg.transforms.serialise import from_config
-
         return cls(from_config(config["original"]), config["tolerance_mm"], config["max_iterations"])

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from inrreg.errors import InversionError, TransformError
-from inrreg.space import Grid
+from inrreg.core.errors import InversionError, TransformError
+from inrreg.core.grid import Grid
 from inrreg.transforms.base import Transform
 
 

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from inrreg.errors import TransformError
+from inrreg.core.errors import TransformError
+from inrreg.core.grid import Cube, Grid
+from inrreg.core.image import Image
 from inrreg.fields import EXECUTION, FIELDS, Annealed, TwoWay, built, value_and_jacobian
-from inrreg.image import Image
-from inrreg.sampling import spatial_gradient, spline_combination
-from inrreg.space import Cube, Grid
-from inrreg.transforms.base import Transform
+from inrreg.ops.sampling import spatial_gradient, spline_combination
+from inrreg.transforms.base import Transform, from_config, to_config
 from inrreg.transforms.bspline import computed_spline, render, render_jacobian, spline_lattice
 
 
@@ -109,14 +109,10 @@ class Render(Transform):
             self.inner.refine(spacing_mm)
 
     def config(self) -> dict[str, Any]:
-        from inrreg.transforms.serialise import to_config
-
         return {"inner": to_config(self.inner), "lattice": self.lattice.to_json()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        from inrreg.transforms.serialise import from_config
-
         return cls(from_config(config["inner"]), Grid.from_json(config["lattice"]))
 
 

@@ -2,43 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from inrreg.errors import TransformError
-from inrreg.transforms.base import Transform
-from inrreg.transforms.bspline import BSpline
-from inrreg.transforms.composite import Composite
-from inrreg.transforms.displacement import DenseDisplacement
-from inrreg.transforms.inverse import NumericInverse
-from inrreg.transforms.linear import Affine, Rigid, Translation
-from inrreg.transforms.neural import Neural, Render
+from inrreg.core.errors import TransformError
+from inrreg.transforms.base import Transform, from_config, to_config
 
-TYPES: dict[str, type[Transform]] = {t.__name__: t for t in (Translation, Rigid, Affine, DenseDisplacement, BSpline, Neural, Render, Composite, NumericInverse)}
 FRAME = "RAS mm; maps fixed world points to moving world points"
 SCHEMA = 1
-
-
-def to_config(transform: Transform) -> dict[str, Any]:
-    """The JSON description of ``transform``, tensors aside.
-
-    Raises:
-        TransformError: a type that ``TYPES`` does not name.
-    """
-    name = type(transform).__name__
-    if name not in TYPES:
-        raise TransformError(f"a transform of type {name} cannot be saved; add it to inrreg.transforms.serialise.TYPES")
-    return {"type": name, **transform.config()}
-
-
-def from_config(config: dict[str, Any]) -> Transform:
-    """The transform of a description, with placeholder tensors."""
-    if config.get("type") not in TYPES:
-        raise TransformError(f"no transform type is called {config.get('type')!r}; this version knows {', '.join(TYPES)}")
-    return TYPES[config["type"]].from_config(config)
 
 
 def save_transform(transform: Transform, folder: Path) -> None:

@@ -26,7 +26,7 @@ from experiments.benchmarks.peers.compare import bootstrap, landmark_medians, me
 from experiments.benchmarks.peers.tools import OURS, PEERS, Tool
 from experiments.cases import LUNG
 from experiments.tables import Table, study_parser, write_summary
-from inrreg.errors import RegistrationError
+from inrreg.core.errors import RegistrationError
 from inrreg.evaluation import landmark_distances
 from inrreg.io import read_displacement, read_point_pairs
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.cases import BRAIN, LIVER, LUNG, Case
 from experiments.lung_phantoms import SEEDS, phantom
-from inrreg.errors import InputError
+from inrreg.core.errors import InputError
 from inrreg.io import read_mask
 
 PHANTOMS = tuple(f"lung_phantom/{seed}" for seed in SEEDS["test"][:2])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.benchmarks.peers.cases import ISOTROPIC_MM, Benchmark
-from inrreg.errors import InputError, RegistrationError
+from inrreg.core.errors import InputError, RegistrationError
 
 ROOT = Path(__file__).parents[3]
 LAUNCH = Path(__file__).with_name("launch.py")
@@ -50,7 +50,7 @@ class Ours:
         files = benchmark.files()
         masks = [part for name in ("fixed_mask", "moving_mask") if name in files for part in (f"--{name.replace('_', '-')}", str(files[name]))]
         options = ["--preset", self.preset or benchmark.anatomy, "--threads", str(threads), "--quiet"]
-        return [sys.executable, "-m", "inrreg.cli", "register", str(files["fixed"]), str(files["moving"]), "-o", str(folder / "result"), *masks, *options]
+        return [sys.executable, "-m", "inrreg.app.command_line", "register", str(files["fixed"]), str(files["moving"]), "-o", str(folder / "result"), *masks, *options]
 
     def told(self, folder: Path) -> dict[str, Any]:
         metrics, config = (json.loads((folder / "result" / f"{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "config"))

@@ -1,0 +1,1 @@
+"""The front door: registering, its settings, results and metrics, cohorts, and the command line."""

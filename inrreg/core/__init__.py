@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, threads, grids, images, points, the image pair, files and hashes."""

@@ -1,0 +1,1 @@
+"""The cost of a registration: where it is sampled, what is compared, and what a step knows."""

@@ -1,0 +1,37 @@
+"""Distance of guiding landmarks: point pairs that may pull the fit (never those it is judged by)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inrreg.core.image import Points
+from inrreg.objective.step import Step
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkDistance:
+    """Mean of rho(|T(p) - q|) in mm over the pairs, rho the pseudo-Huber loss that turns linear beyond ``robust_mm``: a wrong pair does not tear the field.
+
+    ``confidence`` in 0 ... 1, where given, makes it a weighted mean: ``LandmarkDistance(c.fixed, c.moving, confidence=c.confidence)`` takes the correspondences ``c`` of a
+    graph registration.
+    """
+
+    fixed: Points
+    moving: Points
+    weight: float = 0.05
+    robust_mm: float = 2.0
+    confidence: Float[Tensor, " n"] | None = None
+    name: str = "landmarks"
+
+    def __call__(self, step: Step) -> Float[Tensor, ""]:
+        points = self.fixed.coords.to(step.sites.points)
+        moved = step.transform(points)
+        mapped = moved if step.initial is None else step.initial(moved)
+        squared = (mapped - self.moving.coords.to(mapped)).square().sum(-1)
+        distances = self.robust_mm * (torch.sqrt(squared + self.robust_mm**2) - self.robust_mm)
+        if self.confidence is None:
+            return distances.mean()
+        confidence = self.confidence.to(distances)
+        return (confidence * distances).sum() / confidence.sum().clamp(min=1e-12)
