@@ -1,9 +1,13 @@
-"""What each part of the discrete search is worth: the error and time with the part, and with another in its place.
+"""What each part of the discrete search is worth: the error and time with the part, and with
+another in its place.
 
-    python -m experiments.graph_ablation [--seeds dev|test] [--quick] [--resume] [--threads 2] -o DIR
+    python -m experiments.graph_ablation [--seeds dev|test] [--quick] [--resume] [--threads 2] -o
+    DIR
 
-On the pairs of ``experiments.lung_phantoms``, after start and aligned masks. The error is that of the landmarks in the lungs after the graph stage alone; ``no graph`` is what the
-start leaves. Loopy min-sum is given a window of four steps between neighbours, which bounds its time. ``--quick`` takes four seeds.
+On the pairs of ``experiments.lung_phantoms``, after start and aligned masks. The error is that of
+the landmarks in the lungs after the graph stage alone; ``no graph`` is what the start leaves. Loopy
+min-sum is given a window of four steps between neighbours, which bounds its time. ``--quick`` takes
+four seeds.
 """
 
 import time
@@ -61,12 +65,26 @@ def arms() -> dict[str, GraphRegistration | None]:
         "no graph": None,
         "as it stands": whole,
         "one search": GraphRegistration(searches()[:1]),
-        "three searches": GraphRegistration((*searches(), Search(Labels(4.0, 1.0), searches()[1].detector))),
+        "three searches": GraphRegistration(
+            (*searches(), Search(Labels(4.0, 1.0), searches()[1].detector))
+        ),
         "one way": _each(lambda search: replace(search, symmetric=False)),
         "no regularisation": _each(lambda search: replace(search, inference=Independent())),
-        "nearest neighbours, loopy min-sum": _each(lambda search: replace(search, graph=NEIGHBOURS, inference=LoopyMinSum(Quadratic(0.0003, window=4), iterations=5))),
-        "nearest neighbours, mean field": _each(lambda search: replace(search, graph=NEIGHBOURS, inference=MeanField(Quadratic(0.0003), temperature=0.003))),
-        "Foerstner keypoints alone": _each(lambda search: replace(search, detector=Foerstner(2000, 4.0))),
+        "nearest neighbours, loopy min-sum": _each(
+            lambda search: replace(
+                search,
+                graph=NEIGHBOURS,
+                inference=LoopyMinSum(Quadratic(0.0003, window=4), iterations=5),
+            )
+        ),
+        "nearest neighbours, mean field": _each(
+            lambda search: replace(
+                search, graph=NEIGHBOURS, inference=MeanField(Quadratic(0.0003), temperature=0.003)
+            )
+        ),
+        "Foerstner keypoints alone": _each(
+            lambda search: replace(search, detector=Foerstner(2000, 4.0))
+        ),
         "random keypoints": _each(lambda search: replace(search, detector=RandomKeypoints(2000))),
         "regular keypoints": _each(lambda search: replace(search, detector=RegularKeypoints(10.0))),
         "larger patches": _each(lambda search: replace(search, patch_radius=2)),
@@ -81,13 +99,19 @@ def prepared(folder: Path) -> tuple[Pair, Transform]:
     return pair, MaskAlignment().run(pair, Start().run(pair).transform).transform
 
 
-def row(pair: Pair, initial: Transform, stage: GraphRegistration | None, landmarks: Path) -> dict[str, Any]:
+def row(
+    pair: Pair, initial: Transform, stage: GraphRegistration | None, landmarks: Path
+) -> dict[str, Any]:
     """Error and time of one arm."""
     started = time.perf_counter()
     transform = initial if stage is None else stage.run(pair, initial).transform
     seconds = time.perf_counter() - started
     error = landmark_error(transform, *read_point_pairs(landmarks)).groups["lung"]
-    return {"mean_mm": error.continuous.mean_mm, "median_mm": error.continuous.median_mm, "seconds": seconds}
+    return {
+        "mean_mm": error.continuous.mean_mm,
+        "median_mm": error.continuous.median_mm,
+        "seconds": seconds,
+    }
 
 
 def main() -> None:
@@ -103,12 +127,28 @@ def main() -> None:
         pair, initial = prepared(folder)
         for name, stage in arms().items():
             if not table.has(seed=seed, arm=name):
-                entry = {"seed": seed, "arm": name, "threads": arguments.threads, **row(pair, initial, stage, folder / "landmarks.csv")}
+                entry = {
+                    "seed": seed,
+                    "arm": name,
+                    "threads": arguments.threads,
+                    **row(pair, initial, stage, folder / "landmarks.csv"),
+                }
                 table.tell(entry)
     reached = {name: table.mean("mean_mm", arm=name) for name in arms()}
     whole = reached["as it stands"]
-    entries = [{"measure": f"{name}, mean mm", "value": value, "target": "more than as it stands", "met": None if value is None or whole is None else value > whole} for name, value in reached.items()]
-    write_summary(arguments.output, [entry for entry in entries if not entry["measure"].startswith("as it stands")])
+    entries = [
+        {
+            "measure": f"{name}, mean mm",
+            "value": value,
+            "target": "more than as it stands",
+            "met": None if value is None or whole is None else value > whole,
+        }
+        for name, value in reached.items()
+    ]
+    write_summary(
+        arguments.output,
+        [entry for entry in entries if not entry["measure"].startswith("as it stands")],
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Does a learned regulariser, trained on phantoms without their truth, help a discrete search as min-sum does?
+"""Does a learned regulariser, trained on phantoms without their truth, help a discrete search as
+min-sum does?
 
     python -m experiments.graphregnet [--quick] [--resume] [--seeds test|dev] [--model FILE] -o DIR
 
-Chests breathe by 25 mm, unevenly; their masks are aligned first, then one search of 32 mm in steps of 4 is made, one way, by each inference on the same
-costs. GraphRegNet is trained in DIR on seeds 300 to 315 (or taken from ``--model``) and compared on seeds 400 to 407, or on seeds 500 and 501, on which everything was
-tuned. ``--quick`` trains on 4 pairs for a few epochs and compares on 2.
+Chests breathe by 25 mm, unevenly; their masks are aligned first, then one search of 32 mm in steps
+of 4 is made, one way, by each inference on the same costs. GraphRegNet is trained in DIR on seeds
+300 to 315 (or taken from ``--model``) and compared on seeds 400 to 407, or on seeds 500 and 501, on
+which everything was tuned. ``--quick`` trains on 4 pairs for a few epochs and compares on 2.
 """
 
 import time
@@ -17,7 +19,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.tables import Table, study_parser, write_summary
-from graphreg import Foerstner, GraphRegistration, Independent, Labels, MeanField, NearestNeighbours, Quadratic, Search, TreeMinSum
+from graphreg import (
+    Foerstner,
+    GraphRegistration,
+    Independent,
+    Labels,
+    MeanField,
+    NearestNeighbours,
+    Quadratic,
+    Search,
+    TreeMinSum,
+)
 from graphreg.graphregnet import Architecture, GraphRegNet, Learned, load_network, save_network
 from graphreg.graphregnet_training import Training, train
 from inrreg.app.register import run_stages
@@ -38,7 +50,9 @@ SCHEDULE = Training()
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A phantom after its masks were aligned by ``initial``: ``targets`` are where the truth puts the keypoints of the search, mm."""
+    """A phantom after its masks were aligned by ``initial``: ``targets`` are where the truth puts
+    the keypoints of the search, mm.
+    """
 
     pair: Pair
     initial: Transform
@@ -53,11 +67,21 @@ def trial(seed: int, folder: Path) -> Trial:
     if path.exists():
         return Trial(**torch.load(path, weights_only=False))
     phantom = lung_pair(shape=(96, 80, 96), spacing=3.0, motion_mm=25.0, seed=seed, uneven=0.6)
-    pair = Pair(phantom.fixed, phantom.moving, phantom.fixed_mask.mask(), phantom.moving_mask.mask()).prepared(Window(-1000, 200))
-    initial = fused(run_stages((Start(), MaskAlignment()), pair, None)[-1].transform).requires_grad_(False)
+    pair = Pair(
+        phantom.fixed, phantom.moving, phantom.fixed_mask.mask(), phantom.moving_mask.mask()
+    ).prepared(Window(-1000, 200))
+    initial = fused(
+        run_stages((Start(), MaskAlignment()), pair, None)[-1].transform
+    ).requires_grad_(False)
     frame = SEARCH.frame(pair, initial)
     keypoints = SEARCH.detector(frame.fixed, frame.mask, torch.Generator())
-    made = Trial(pair, initial, keypoints, phantom.truth(keypoints.double()).float(), _in_lungs(phantom.fixed_landmarks, phantom.moving_landmarks))
+    made = Trial(
+        pair,
+        initial,
+        keypoints,
+        phantom.truth(keypoints.double()).float(),
+        _in_lungs(phantom.fixed_landmarks, phantom.moving_landmarks),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(vars(made), part)
@@ -70,14 +94,27 @@ def _in_lungs(fixed: Points, moving: Points) -> tuple[Points, Points]:
     return Points(fixed.coords[inside]), Points(moving.coords[inside])
 
 
-def trained(seeds: range, folder: Path, schedule: Training, resume: bool) -> tuple[GraphRegNet, float]:
+def trained(
+    seeds: range, folder: Path, schedule: Training, resume: bool
+) -> tuple[GraphRegNet, float]:
     """The network, trained in ``folder``, and the seconds that took in this run."""
     trials = [trial(seed, folder) for seed in seeds]
     started = time.perf_counter()
     checkpoint = folder / "training.safetensors"
-    model = train([t.pair for t in trials], SEARCH, schedule, ARCHITECTURE, initial=[t.initial for t in trials], checkpoint=checkpoint, resume=resume)
+    model = train(
+        [t.pair for t in trials],
+        SEARCH,
+        schedule,
+        ARCHITECTURE,
+        initial=[t.initial for t in trials],
+        checkpoint=checkpoint,
+        resume=resume,
+    )
     notes = {
-        "trained on": f"phantoms: inrreg.phantoms.lung_pair, 25 mm, uneven 0.6, seeds {seeds.start} to {seeds.stop - 1}; no image of a patient",
+        "trained on": (
+            f"phantoms: inrreg.phantoms.lung_pair, 25 mm, uneven 0.6, seeds {seeds.start} to"
+            f" {seeds.stop - 1}; no image of a patient"
+        ),
         "by": "python -m experiments.graphregnet",
         "schedule": str(schedule),
     }
@@ -89,21 +126,29 @@ def arms(model: GraphRegNet) -> dict[str, Search]:
     """The same search with each inference; the weights are those best on the tuning seeds."""
     return {
         "none": replace(SEARCH, inference=Independent()),
-        "tree min-sum": Search(SEARCH.labels, SEARCH.detector, inference=TreeMinSum(Quadratic(0.01)), symmetric=False),
+        "tree min-sum": Search(
+            SEARCH.labels, SEARCH.detector, inference=TreeMinSum(Quadratic(0.01)), symmetric=False
+        ),
         "mean field": replace(SEARCH, inference=MeanField(Quadratic(0.001))),
-        "GraphRegNet": replace(SEARCH, inference=Learned(model), temperature=model.architecture.unit),
+        "GraphRegNet": replace(
+            SEARCH, inference=Learned(model), temperature=model.architecture.unit
+        ),
     }
 
 
 def compared(case: Trial, search: Search) -> dict[str, Any]:
-    """Errors of one search, mm, at its keypoints as found and at the landmarks after a thin-plate spline was drawn through them."""
+    """Errors of one search, mm, at its keypoints as found and at the landmarks after a thin-plate
+    spline was drawn through them.
+    """
     result = GraphRegistration((search,)).run(case.pair, case.initial)
     found = result.correspondences
     assert found is not None
     assert torch.equal(found.fixed.coords.float(), case.keypoints)
     errors = (found.moving.coords - case.targets).norm(dim=1)
     with torch.no_grad():
-        landmarks = (result.transform(case.landmarks[0].coords) - case.landmarks[1].coords).norm(dim=1)
+        landmarks = (result.transform(case.landmarks[0].coords) - case.landmarks[1].coords).norm(
+            dim=1
+        )
         before = (case.initial(case.landmarks[0].coords) - case.landmarks[1].coords).norm(dim=1)
     return {
         "keypoints": len(errors),
@@ -124,9 +169,26 @@ def claims(table: Table, seconds: float | None) -> list[dict[str, Any]]:
         for other, limit in (("none", 1.0), ("tree min-sum", 1.15), ("mean field", None)):
             theirs = table.mean(what, arm=other)
             value = None if learned is None or theirs is None else learned / theirs
-            target, met = (None, None) if limit is None else (f"{'<' if limit == 1 else '<='} {limit:g}", None if value is None else value < limit)
-            entries.append({"measure": f"{what}: GraphRegNet over {other}", "value": value, "target": target, "met": met})
-    return [*entries, {"measure": "training time of this run, s", "value": seconds, "target": None, "met": None}]
+            target, met = (
+                (None, None)
+                if limit is None
+                else (
+                    f"{'<' if limit == 1 else '<='} {limit:g}",
+                    None if value is None else value < limit,
+                )
+            )
+            entries.append(
+                {
+                    "measure": f"{what}: GraphRegNet over {other}",
+                    "value": value,
+                    "target": target,
+                    "met": met,
+                }
+            )
+    return [
+        *entries,
+        {"measure": "training time of this run, s", "value": seconds, "target": None, "met": None},
+    ]
 
 
 def main() -> None:
@@ -143,12 +205,22 @@ def main() -> None:
         model, seconds = load_network(arguments.model), None
     else:
         schedule = replace(SCHEDULE, epochs=8) if arguments.quick else SCHEDULE
-        model, seconds = trained(TRAINING[:4] if arguments.quick else TRAINING, arguments.output, schedule, arguments.resume)
+        model, seconds = trained(
+            TRAINING[:4] if arguments.quick else TRAINING,
+            arguments.output,
+            schedule,
+            arguments.resume,
+        )
     for seed in seeds[:2] if arguments.quick else seeds:
         for name, search in arms(model).items():
             if not table.has(seed=seed, arm=name):
-                table.add({"seed": seed, "arm": name, **compared(trial(seed, arguments.output), search)})
-                print({key: value for key, value in table.rows[-1].items() if key != "keypoints"}, flush=True)
+                table.add(
+                    {"seed": seed, "arm": name, **compared(trial(seed, arguments.output), search)}
+                )
+                print(
+                    {key: value for key, value in table.rows[-1].items() if key != "keypoints"},
+                    flush=True,
+                )
     write_summary(arguments.output, claims(table, seconds))
 
 

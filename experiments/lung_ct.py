@@ -1,10 +1,14 @@
-"""What a preset reaches on the public lung CT benchmarks: DIR-Lab 4DCT and COPDgene, Learn2Reg LungCT and NLST.
+"""What a preset reaches on the public lung CT benchmarks: DIR-Lab 4DCT and COPDgene, Learn2Reg
+LungCT and NLST.
 
-    python -m experiments.lung_ct --data DIR [--preset lung] [--quick] [--resume] [--threads 2] -o OUT
+    python -m experiments.lung_ct --data DIR [--preset lung] [--quick] [--resume] [--threads 2] -o
+    OUT
 
-DIR, or folders below it, hold the data as their owners distribute them; whatever is there is run. DIR-Lab is registered from inhale (fixed) to exhale, Learn2Reg from its
-image 0000 (fixed; exhale in LungCT) to 0001. Landmarks judge and are not seen. Errors are given in both conventions: where a fixed landmark is mapped to, and that point
-rounded to the nearest moving voxel. ``--quick`` takes the first two cases of each cohort.
+DIR, or folders below it, hold the data as their owners distribute them; whatever is there is run.
+DIR-Lab is registered from inhale (fixed) to exhale, Learn2Reg from its image 0000 (fixed; exhale in
+LungCT) to 0001. Landmarks judge and are not seen. Errors are given in both conventions: where a
+fixed landmark is mapped to, and that point rounded to the nearest moving voxel. ``--quick`` takes
+the first two cases of each cohort.
 """
 
 import time
@@ -28,9 +32,17 @@ TARGETS = (
     ("4DCT", "snapped_mean_mm", 0.92, "pTVreg"),
     ("4DCT", "mean_mm", 1.36, "vroc, variational"),
     ("COPDgene", "snapped_mean_mm", 0.846, "pTVreg"),
-    ("COPDgene", "snapped_mean_mm", 0.82, "best conventional method as Lung250M-4B quotes it, convention not said"),
+    (
+        "COPDgene",
+        "snapped_mean_mm",
+        0.82,
+        "best conventional method as Lung250M-4B quotes it, convention not said",
+    ),
 )
-"""Best published means over the ten cases, as read in the repositories of those methods. For Learn2Reg there is none that was read."""
+"""Best published means over the ten cases, as read in the repositories of those methods.
+
+For Learn2Reg there is none that was read.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +68,23 @@ class Case:
     def load(self) -> Loaded:
         if isinstance(self.source, PairFiles):
             pair = read_learn2reg(self.source)
-            return Loaded(pair.fixed, pair.moving, (pair.fixed_mask, pair.moving_mask), (pair.fixed_points, pair.moving_points), pair.points_kind, pair.initial_mm)
+            return Loaded(
+                pair.fixed,
+                pair.moving,
+                (pair.fixed_mask, pair.moving_mask),
+                (pair.fixed_points, pair.moving_points),
+                pair.points_kind,
+                pair.initial_mm,
+            )
         case = read_dirlab(self.source, self.name)
-        return Loaded(case.fixed, case.moving, (None, None), (case.fixed_landmarks, case.moving_landmarks), "landmarks", case.initial_mm)
+        return Loaded(
+            case.fixed,
+            case.moving,
+            (None, None),
+            (case.fixed_landmarks, case.moving_landmarks),
+            "landmarks",
+            case.initial_mm,
+        )
 
 
 def cases(data: Path) -> list[Case]:
@@ -71,31 +97,63 @@ def cases(data: Path) -> list[Case]:
     for folder in _tasks(data):
         found += [Case(pair.task, pair.name, pair) for pair in _judged(learn2reg_pairs(folder))]
     if not found:
-        raise InputError(f"{data} holds neither DIR-Lab cases (case1_T00*.img, copd1_iBHCT.img) nor a Learn2Reg task (imagesTr); give the folder in which their archives were unpacked")
+        raise InputError(
+            f"{data} holds neither DIR-Lab cases (case1_T00*.img, copd1_iBHCT.img) nor a Learn2Reg"
+            " task (imagesTr); give the folder in which their archives were unpacked"
+        )
     names = [(case.cohort, case.name) for case in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{data} holds {len(twice)} pairs more than once, such as {' '.join(twice[0])}; give a folder that holds each once")
+        raise InputError(
+            f"{data} holds {len(twice)} pairs more than once, such as {' '.join(twice[0])}; give a"
+            " folder that holds each once"
+        )
     return found
 
 
 def _judged(pairs: list[PairFiles]) -> list[PairFiles]:
     """Those with points of any kind: the challenge keeps the points of its test pairs to itself."""
-    judged = [pair for pair in pairs if any(path.is_file() for kind in ("landmarks", "keypoints") for path in pair.beside(kind, ".csv"))]
+    judged = [
+        pair
+        for pair in pairs
+        if any(
+            path.is_file()
+            for kind in ("landmarks", "keypoints")
+            for path in pair.beside(kind, ".csv")
+        )
+    ]
     if len(judged) < len(pairs):
-        print(f"{len(pairs) - len(judged)} pairs of {pairs[0].task} have neither landmarks nor keypoints and are left out", flush=True)
+        print(
+            f"{len(pairs) - len(judged)} pairs of {pairs[0].task} have neither landmarks nor"
+            " keypoints and are left out",
+            flush=True,
+        )
     return judged
 
 
 def _tasks(data: Path) -> Iterator[Path]:
     """The folders of Learn2Reg tasks: where images for training or testing lie."""
-    yield from sorted({folder.parent for pattern in ("imagesTr", "imagesTs") for folder in data.rglob(pattern) if folder.is_dir()})
+    yield from sorted(
+        {
+            folder.parent
+            for pattern in ("imagesTr", "imagesTs")
+            for folder in data.rglob(pattern)
+            if folder.is_dir()
+        }
+    )
 
 
 def run(case: Case, preset: Preset, threads: int) -> dict[str, Any]:
     """Register a case and score the map; the seconds are those of ``register`` alone."""
     loaded = case.load()
     started = time.perf_counter()
-    result = register(loaded.fixed, loaded.moving, preset=preset, fixed_mask=loaded.masks[0], moving_mask=loaded.masks[1], threads=threads)
+    result = register(
+        loaded.fixed,
+        loaded.moving,
+        preset=preset,
+        fixed_mask=loaded.masks[0],
+        moving_mask=loaded.masks[1],
+        threads=threads,
+    )
     seconds = time.perf_counter() - started
     error = landmark_error(result.transform, *loaded.landmarks, loaded.moving.grid).all
     assert error.snapped is not None
@@ -119,17 +177,47 @@ def claims(table: Table, preset: str, complete: dict[str, bool]) -> list[dict[st
     entries = []
     for cohort, whole in complete.items():
         n = sum(row["cohort"] == cohort and row["preset"] == preset for row in table.rows)
-        for column in ("initial_mm", "mean_mm", "snapped_mean_mm", "median_mm", "above_2mm_percent", "folded_percent", "seconds"):
+        for column in (
+            "initial_mm",
+            "mean_mm",
+            "snapped_mean_mm",
+            "median_mm",
+            "above_2mm_percent",
+            "folded_percent",
+            "seconds",
+        ):
             value = table.mean(column, cohort=cohort, preset=preset)
-            figures: list[tuple[float | None, str]] = [(figure, source) for name, measure, figure, source in TARGETS if (name, measure) == (cohort, column)]
+            figures: list[tuple[float | None, str]] = [
+                (figure, source)
+                for name, measure, figure, source in TARGETS
+                if (name, measure) == (cohort, column)
+            ]
             for figure, source in figures or [(None, "")]:
                 met = None if value is None or figure is None or not whole else value <= figure
                 target = None if figure is None else f"<= {figure:g} ({source})"
-                entries.append({"measure": f"{cohort} {column}, mean over cases", "preset": preset, "cases": n, "whole_cohort": whole, "value": value, "target": target, "met": met})
+                entries.append(
+                    {
+                        "measure": f"{cohort} {column}, mean over cases",
+                        "preset": preset,
+                        "cases": n,
+                        "whole_cohort": whole,
+                        "value": value,
+                        "target": target,
+                        "met": met,
+                    }
+                )
     return entries
 
 
-def study(data: Path, output: Path, preset: Preset, *, quick: bool = False, resume: bool = False, threads: int = 2) -> Table:
+def study(
+    data: Path,
+    output: Path,
+    preset: Preset,
+    *,
+    quick: bool = False,
+    resume: bool = False,
+    threads: int = 2,
+) -> Table:
     """Run what is at hand, a row a case, and write the summary."""
     found = cases(data)
     cohorts: dict[str, list[Case]] = {}
@@ -143,14 +231,21 @@ def study(data: Path, output: Path, preset: Preset, *, quick: bool = False, resu
                 continue
             row = {**key, "threads": threads, **run(case, preset, threads)}
             table.tell(row)
-    complete = {cohort: _complete(cohort, members, table, preset.name) for cohort, members in cohorts.items()}
+    complete = {
+        cohort: _complete(cohort, members, table, preset.name)
+        for cohort, members in cohorts.items()
+    }
     write_summary(output, claims(table, preset.name, complete))
     return table
 
 
 def _complete(cohort: str, members: list[Case], table: Table, preset: str) -> bool:
-    """Whether there is a row for each case of the cohort: in DIR-Lab for all that were published."""
-    names = [name for name, entry in CASES.items() if entry.cohort == cohort] or [case.name for case in members]
+    """Whether there is a row for each case of the cohort: in DIR-Lab for all that were
+    published.
+    """
+    names = [name for name, entry in CASES.items() if entry.cohort == cohort] or [
+        case.name for case in members
+    ]
     return all(table.has(cohort=cohort, case=name, preset=preset) for name in names)
 
 
@@ -161,7 +256,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    study(arguments.data, arguments.output, named_preset(arguments.preset), quick=arguments.quick, resume=arguments.resume, threads=arguments.threads)
+    study(
+        arguments.data,
+        arguments.output,
+        named_preset(arguments.preset),
+        quick=arguments.quick,
+        resume=arguments.resume,
+        threads=arguments.threads,
+    )
 
 
 if __name__ == "__main__":

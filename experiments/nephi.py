@@ -1,13 +1,19 @@
-"""Does an encoder, trained on phantoms without their truth, save iterations of a fit, and how near is its prediction alone?
+"""Does an encoder, trained on phantoms without their truth, save iterations of a fit, and how near
+is its prediction alone?
 
-    python -m experiments.nephi [--quick] [--resume] [--seeds test|dev] [--model FILE] [--device cpu] -o DIR
+    python -m experiments.nephi [--quick] [--resume] [--seeds test|dev] [--model FILE] [--device
+    cpu] -o DIR
 
-Chests of 6 mm voxels breathe by 8 to 22 mm, each seed by another amount and unevenly. Encoder and decoders are trained in DIR on seeds 600 to 631 (or taken from ``--model``), stopped by
-seeds 640 to 643, and judged on seeds 700 to 705, or on seeds 650 to 653, on which everything was tuned. Every arm is fitted to the pair by the same registration, for 30, 60, 90, 105 and 150
-iterations, at the rate that served it best on the latter: the rate falls over each of these lengths, so that a short fit is a whole one. ``usual`` begins with new weights; ``shared codes``
-has the trained decoders draw from the mean of the codes of the training pairs, so that the encoder is not asked. What tells the arms apart is the loss of the registration on one fixed draw
-of sites a pair, the same for all. ``--quick`` trains on 8 pairs for a fifth of the epochs and judges on 2: it shows
-that the study runs, in 5 minutes, and meets no target but that of the identity.
+Chests of 6 mm voxels breathe by 8 to 22 mm, each seed by another amount and unevenly. Encoder and
+decoders are trained in DIR on seeds 600 to 631 (or taken from ``--model``), stopped by seeds 640 to
+643, and judged on seeds 700 to 705, or on seeds 650 to 653, on which everything was tuned. Every
+arm is fitted to the pair by the same registration, for 30, 60, 90, 105 and 150 iterations, at the
+rate that served it best on the latter: the rate falls over each of these lengths, so that a short
+fit is a whole one. ``usual`` begins with new weights; ``shared codes`` has the trained decoders
+draw from the mean of the codes of the training pairs, so that the encoder is not asked. What tells
+the arms apart is the loss of the registration on one fixed draw of sites a pair, the same for all.
+``--quick`` trains on 8 pairs for a fifth of the epochs and judges on 2: it shows that the study
+runs, in 5 minutes, and meets no target but that of the identity.
 """
 
 import time
@@ -37,7 +43,12 @@ from inrreg.similarity import LNCC
 from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import LinearModel, Neural, NeuralModel, Transform
 
-TRAINING, STOPPING, HELD_OUT, DEV = range(600, 632), range(640, 644), range(700, 706), range(650, 654)
+TRAINING, STOPPING, HELD_OUT, DEV = (
+    range(600, 632),
+    range(640, 644),
+    range(700, 706),
+    range(650, 654),
+)
 SPACING_MM = 6.0
 LENGTHS = (30, 60, 90, 105, 150)
 REGISTRATION = Registration(
@@ -50,10 +61,19 @@ REGISTRATION = Registration(
     mask_margin_mm=6.0,
 )
 FIXED_SITES = replace(REGISTRATION, sampler=Patches(400, 5), penalty_sampler=RandomPoints(1000))
-AFFINE = replace(REGISTRATION, transform=LinearModel("affine"), penalties=(), optimiser=Adam(0.5), scales=(Scale(12, 100), Scale(SPACING_MM, 100)), sampler=WholeGrid())
+AFFINE = replace(
+    REGISTRATION,
+    transform=LinearModel("affine"),
+    penalties=(),
+    optimiser=Adam(0.5),
+    scales=(Scale(12, 100), Scale(SPACING_MM, 100)),
+    sampler=WholeGrid(),
+)
 SCHEDULE = Training(epochs=150, spacing_mm=SPACING_MM, patience=40)
 RATES = {"usual": 5e-3, "shared codes": 1e-3, "encoder": 1e-3, "encoder, codes alone": 3e-2}
-"""Of the first and the third the best of two or three tried on the tuning seeds; the other two are as they were chosen for another similarity."""
+"""Of the first and the third the best of two or three tried on the tuning seeds; the other two are
+as they were chosen for another similarity.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +97,20 @@ def trial(seed: int, folder: Path) -> Trial:
     if path.exists():
         return Trial(**torch.load(path, weights_only=False))
     motion_mm = float(np.random.default_rng(seed).uniform(8, 22))
-    phantom = lung_pair(shape=(48, 40, 48), spacing=SPACING_MM, motion_mm=motion_mm, seed=seed, uneven=0.3)
-    inside = [i for i, label in enumerate(phantom.fixed_landmarks.labels) if label.startswith("lung")]
-    fixed, moving = (Points(points.coords[inside]) for points in (phantom.fixed_landmarks, phantom.moving_landmarks))
-    made = Trial(Pair(phantom.fixed, phantom.moving, phantom.fixed_mask.mask()).prepared(Window(-1000, 200)), (fixed, moving))
+    phantom = lung_pair(
+        shape=(48, 40, 48), spacing=SPACING_MM, motion_mm=motion_mm, seed=seed, uneven=0.3
+    )
+    inside = [
+        i for i, label in enumerate(phantom.fixed_landmarks.labels) if label.startswith("lung")
+    ]
+    fixed, moving = (
+        Points(points.coords[inside])
+        for points in (phantom.fixed_landmarks, phantom.moving_landmarks)
+    )
+    made = Trial(
+        Pair(phantom.fixed, phantom.moving, phantom.fixed_mask.mask()).prepared(Window(-1000, 200)),
+        (fixed, moving),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(vars(made), part)
@@ -88,13 +118,30 @@ def trial(seed: int, folder: Path) -> Trial:
     return made
 
 
-def trained(seeds: range, folder: Path, schedule: Training, resume: bool, device: str) -> tuple[AmortisedNePhi, float]:
+def trained(
+    seeds: range, folder: Path, schedule: Training, resume: bool, device: str
+) -> tuple[AmortisedNePhi, float]:
     """The network, trained in ``folder``, and the seconds that took in this run."""
-    pairs, held_out = ([trial(seed, folder).pair for seed in each] for each in (seeds, STOPPING[: max(1, len(seeds) // 8)]))
+    pairs, held_out = (
+        [trial(seed, folder).pair for seed in each]
+        for each in (seeds, STOPPING[: max(1, len(seeds) // 8)])
+    )
     started = time.perf_counter()
-    network = train(pairs, REGISTRATION, schedule, held_out=held_out, device=device, checkpoint=folder / "training.safetensors", resume=resume, progress=told)
+    network = train(
+        pairs,
+        REGISTRATION,
+        schedule,
+        held_out=held_out,
+        device=device,
+        checkpoint=folder / "training.safetensors",
+        resume=resume,
+        progress=told,
+    )
     notes = {
-        "trained on": f"phantoms: inrreg.phantoms.lung_pair, 6 mm voxels, 8 to 22 mm, uneven 0.3, seeds {seeds.start} to {seeds.stop - 1}; no image of a patient",
+        "trained on": (
+            "phantoms: inrreg.phantoms.lung_pair, 6 mm voxels, 8 to 22 mm, uneven 0.3, seeds"
+            f" {seeds.start} to {seeds.stop - 1}; no image of a patient"
+        ),
         "by": "python -m experiments.nephi",
         "schedule": str(schedule),
     }
@@ -104,7 +151,11 @@ def trained(seeds: range, folder: Path, schedule: Training, resume: bool, device
 
 def told(epoch: Epoch) -> None:
     if epoch.number % 10 == 0:
-        print(f"epoch {epoch.number} of {epoch.epochs}: loss {epoch.loss:.4f}, held out {epoch.held_out:.4f}", flush=True)
+        print(
+            f"epoch {epoch.number} of {epoch.epochs}: loss {epoch.loss:.4f}, held out"
+            f" {epoch.held_out:.4f}",
+            flush=True,
+        )
 
 
 Arm = Callable[[Pair], Neural]
@@ -113,7 +164,12 @@ Arm = Callable[[Pair], Neural]
 def arms(network: AmortisedNePhi, training: list[Pair]) -> dict[str, Arm]:
     """Where each way to fit a pair begins."""
     starts = [network.start(pair).network for pair in training]
-    shared = Codes(*[torch.stack([getattr(start, name) for start in starts]).mean(0) for name in ("whole", "local")])
+    shared = Codes(
+        *[
+            torch.stack([getattr(start, name) for start in starts]).mean(0)
+            for name in ("whole", "local")
+        ]
+    )
 
     def with_shared_codes(pair: Pair) -> Neural:
         start = network.start(pair)
@@ -123,7 +179,11 @@ def arms(network: AmortisedNePhi, training: list[Pair]) -> dict[str, Arm]:
         return start
 
     return {
-        "usual": lambda pair: REGISTRATION.transform.build(pair.fixed.grid, torch.Generator().manual_seed(0)).to(pair.fixed.device),
+        "usual": (
+            lambda pair: REGISTRATION.transform.build(
+                pair.fixed.grid, torch.Generator().manual_seed(0)
+            ).to(pair.fixed.device)
+        ),
         "shared codes": with_shared_codes,
         "encoder": network.start,
         "encoder, codes alone": lambda pair: codes_alone(network.start(pair)),
@@ -138,21 +198,46 @@ def fitted(case: Trial, arm: Arm, rate: float, iterations: int, device: str) -> 
 
     @torch.no_grad()
     def judged() -> tuple[float, float]:
-        return float(cost(FIXED_SITES, level, transform, None, torch.Generator().manual_seed(0))), case.error(transform)
+        return float(
+            cost(FIXED_SITES, level, transform, None, torch.Generator().manual_seed(0))
+        ), case.error(transform)
 
     before = judged()
-    result = replace(REGISTRATION, transform=transform).with_scales(Scale(SPACING_MM, iterations, learning_rate=rate)).run(pair)
+    result = (
+        replace(REGISTRATION, transform=transform)
+        .with_scales(Scale(SPACING_MM, iterations, learning_rate=rate))
+        .run(pair)
+    )
     after = judged()
-    return {"start_mm": before[1], "end_mm": after[1], "start_loss": before[0], "end_loss": after[0], "seconds": result.seconds}
+    return {
+        "start_mm": before[1],
+        "end_mm": after[1],
+        "start_loss": before[0],
+        "end_loss": after[0],
+        "seconds": result.seconds,
+    }
 
 
 def iterations(table: Table, arm: str) -> list[int]:
-    """The shortest fit of each pair that ends at the loss at which the longest one of the usual start ends, or lower; twice the longest where none does."""
+    """The shortest fit of each pair that ends at the loss at which the longest one of the usual
+    start ends, or lower; twice the longest where none does.
+    """
     found = []
     for row in table.rows:
         if row["arm"] == "usual" and row["iterations"] == str(LENGTHS[-1]):
-            ends = {n: table.mean("end_loss", seed=row["seed"], arm=arm, iterations=n) for n in LENGTHS}
-            found.append(next((n for n, end in ends.items() if end is not None and end <= float(row["end_loss"])), 2 * LENGTHS[-1]))
+            ends = {
+                n: table.mean("end_loss", seed=row["seed"], arm=arm, iterations=n) for n in LENGTHS
+            }
+            found.append(
+                next(
+                    (
+                        n
+                        for n, end in ends.items()
+                        if end is not None and end <= float(row["end_loss"])
+                    ),
+                    2 * LENGTHS[-1],
+                )
+            )
     return found
 
 
@@ -162,25 +247,70 @@ def claims(table: Table, pairs: int, seconds: float | None) -> list[dict[str, An
     means = {arm: sum(each) / len(each) if each else None for arm, each in counts.items()}
     usual, encoder = means["usual"], means["encoder"]
     saved = None if usual is None or encoder is None else 100 * (1 - encoder / usual)
-    start, identity, affine = table.mean("start_mm", arm="encoder"), table.mean("end_mm", arm="identity"), table.mean("end_mm", arm="affine")
+    start, identity, affine = (
+        table.mean("start_mm", arm="encoder"),
+        table.mean("end_mm", arm="identity"),
+        table.mean("end_mm", arm="affine"),
+    )
     entries = judged(
         [
-            ("iterations saved by the encoder's start to the loss at which the usual start ends, %", saved, ">=", 30.0),
-            ("error of the encoder's start over that of the identity", None if start is None or identity is None else start / identity, "<", 1.0),
-            ("error of the encoder's start over that of the affine fit", None if start is None or affine is None else start / affine, "<", 1.0),
+            (
+                (
+                    "iterations saved by the encoder's start to the loss at which the usual start"
+                    " ends, %"
+                ),
+                saved,
+                ">=",
+                30.0,
+            ),
+            (
+                "error of the encoder's start over that of the identity",
+                None if start is None or identity is None else start / identity,
+                "<",
+                1.0,
+            ),
+            (
+                "error of the encoder's start over that of the affine fit",
+                None if start is None or affine is None else start / affine,
+                "<",
+                1.0,
+            ),
         ]
     )
     plain = [
-        *((f"iterations to the loss at which the usual start ends: {arm}", value) for arm, value in means.items()),
-        *((f"pairs that never come there: {arm}", float(sum(count > LENGTHS[-1] for count in each))) for arm, each in counts.items()),
+        *(
+            (f"iterations to the loss at which the usual start ends: {arm}", value)
+            for arm, value in means.items()
+        ),
+        *(
+            (
+                f"pairs that never come there: {arm}",
+                float(sum(count > LENGTHS[-1] for count in each)),
+            )
+            for arm, each in counts.items()
+        ),
         *((f"error, mm: {arm}", table.mean("end_mm", arm=arm)) for arm in ("identity", "affine")),
         *((f"error before a fit, mm: {arm}", table.mean("start_mm", arm=arm)) for arm in RATES),
-        *((f"error after {n} iterations, mm: {arm}", table.mean("end_mm", arm=arm, iterations=n)) for arm in RATES for n in LENGTHS),
-        *((f"loss after {n} iterations: {arm}", table.mean("end_loss", arm=arm, iterations=n)) for arm in RATES for n in LENGTHS),
+        *(
+            (f"error after {n} iterations, mm: {arm}", table.mean("end_mm", arm=arm, iterations=n))
+            for arm in RATES
+            for n in LENGTHS
+        ),
+        *(
+            (f"loss after {n} iterations: {arm}", table.mean("end_loss", arm=arm, iterations=n))
+            for arm in RATES
+            for n in LENGTHS
+        ),
         ("pairs that it was trained on", float(pairs)),
         ("training time of this run, s", seconds),
     ]
-    return [*entries, *({"measure": measure, "value": value, "target": None, "met": None} for measure, value in plain)]
+    return [
+        *entries,
+        *(
+            {"measure": measure, "value": value, "target": None, "met": None}
+            for measure, value in plain
+        ),
+    ]
 
 
 def main() -> None:
@@ -194,7 +324,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     folder, device = arguments.output, arguments.device
     table = Table(folder, ("seed", "arm", "iterations"), arguments.resume)
-    seeds, training = HELD_OUT if arguments.seeds == "test" else DEV, TRAINING[:8] if arguments.quick else TRAINING
+    seeds, training = (
+        HELD_OUT if arguments.seeds == "test" else DEV,
+        (TRAINING[:8] if arguments.quick else TRAINING),
+    )
     if arguments.model is not None:
         network, seconds = load_amortised(arguments.model, device), None
     else:
@@ -203,13 +336,30 @@ def main() -> None:
     starts = arms(network, [trial(seed, folder).pair.to(device) for seed in training])
     for seed in seeds[:2] if arguments.quick else seeds:
         case = trial(seed, folder)
-        for name, find in {"identity": lambda pair: None, "affine": lambda pair: AFFINE.run(pair).transform}.items():
+        for name, find in {
+            "identity": lambda pair: None,
+            "affine": lambda pair: AFFINE.run(pair).transform,
+        }.items():
             if not table.has(seed=seed, arm=name):
-                table.tell({"seed": seed, "arm": name, "iterations": 0, "end_mm": case.error(find(case.pair))})
+                table.tell(
+                    {
+                        "seed": seed,
+                        "arm": name,
+                        "iterations": 0,
+                        "end_mm": case.error(find(case.pair)),
+                    }
+                )
         for name, arm in starts.items():
             for n in LENGTHS:
                 if not table.has(seed=seed, arm=name, iterations=n):
-                    table.tell({"seed": seed, "arm": name, "iterations": n, **fitted(case, arm, RATES[name], n, device)})
+                    table.tell(
+                        {
+                            "seed": seed,
+                            "arm": name,
+                            "iterations": n,
+                            **fitted(case, arm, RATES[name], n, device),
+                        }
+                    )
     write_summary(folder, claims(table, len(training), seconds))
 
 

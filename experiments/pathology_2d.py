@@ -1,9 +1,14 @@
-"""The 2-D rows of ``experiments.pathology``: the classical shooting methods beside the preset, in slices whose truth is known.
+"""The 2-D rows of ``experiments.pathology``: the classical shooting methods beside the preset, in
+slices whose truth is known.
 
-The pairs are the kinds ``resection 2-D`` and ``tumour 2-D`` of ``pathology_seeds``: one axial slice, moved and given a lesion in its plane by the generators that make the 3-D ones. Every arm
-begins at the same affine start and is judged by its map alone, with the same measures. The preset is that of 3-D with its last scale at the pixel size of 1 mm. Shooting has the kernel (4, 6,
-10 and 14 mm, or two at once), the regularisation, the rho and the iterations that left the smallest errors on the development seeds 2301 and 2400. *masked LDDMM* and *weighted metamorphosis* are told
-the true lesion, as *oracle* is; *metamorphosis* may change intensities anywhere, which is the weighted one without a mask.
+The pairs are the kinds ``resection 2-D`` and ``tumour 2-D`` of ``pathology_seeds``: one axial
+slice, moved and given a lesion in its plane by the generators that make the 3-D ones. Every arm
+begins at the same affine start and is judged by its map alone, with the same measures. The preset
+is that of 3-D with its last scale at the pixel size of 1 mm. Shooting has the kernel (4, 6, 10 and
+14 mm, or two at once), the regularisation, the rho and the iterations that left the smallest errors
+on the development seeds 2301 and 2400. *masked LDDMM* and *weighted metamorphosis* are told the
+true lesion, as *oracle* is; *metamorphosis* may change intensities anywhere, which is the weighted
+one without a mask.
 """
 
 from collections.abc import Callable
@@ -11,7 +16,17 @@ from dataclasses import dataclass, replace
 
 from inrreg.core.image import Image
 from inrreg.core.image_pair import Pair
-from inrreg.metamorphosis import Gaussian, Hamiltonian, Metamorphosis, NonCorrespondence, Resolution, Within, lddmm, metamorphosis, weighted_metamorphosis
+from inrreg.metamorphosis import (
+    Gaussian,
+    Hamiltonian,
+    Metamorphosis,
+    NonCorrespondence,
+    Resolution,
+    Within,
+    lddmm,
+    metamorphosis,
+    weighted_metamorphosis,
+)
 from inrreg.ops.masks import as_weight, without
 from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.stages.gradient_registration import Scale
@@ -40,22 +55,35 @@ def lesion(pair: Pair) -> Image:
 
 @dataclass(frozen=True)
 class Shot:
-    """A shooting method as a stage of the study: what may move and change, and where images are compared, both as the pair has it."""
+    """A shooting method as a stage of the study: what may move and change, and where images are
+    compared, both as the pair has it.
+    """
 
     hamiltonian: Callable[[Pair], Hamiltonian]
     compared: Callable[[Pair], Image]
 
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         """See ``Stage``."""
         fit = Metamorphosis(self.hamiltonian(pair), REGULARISATION, STEPS, LEVELS)
-        return fit.run(replace(pair, fixed_mask=self.compared(pair)), initial, seed=seed, progress=progress)
+        return fit.run(
+            replace(pair, fixed_mask=self.compared(pair)), initial, seed=seed, progress=progress
+        )
 
 
 SHOOTING = {
     "LDDMM": Shot(lambda pair: lddmm(_KERNEL), brain),
     "masked LDDMM": Shot(lambda pair: lddmm(_KERNEL), outside_lesion),
     "metamorphosis": Shot(lambda pair: metamorphosis(_KERNEL, 0.9999), brain),
-    "weighted metamorphosis": Shot(lambda pair: weighted_metamorphosis(_KERNEL, 0.999, Within(lesion(pair))), brain),
+    "weighted metamorphosis": Shot(
+        lambda pair: weighted_metamorphosis(_KERNEL, 0.999, Within(lesion(pair))), brain
+    ),
 }
 TOLD = ("masked LDDMM", "weighted metamorphosis")
 """Those that need to know where the lesion is."""
@@ -63,4 +91,9 @@ TOLD = ("masked LDDMM", "weighted metamorphosis")
 
 def in_slices(fit: NonCorrespondence) -> NonCorrespondence:
     """``fit`` for slices in pixels of 1 mm: its last scale looks at each of them."""
-    return replace(fit, registration=replace(fit.registration, scales=(*fit.registration.scales[:-1], Scale(1, 30))))
+    return replace(
+        fit,
+        registration=replace(
+            fit.registration, scales=(*fit.registration.scales[:-1], Scale(1, 30))
+        ),
+    )

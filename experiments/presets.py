@@ -1,9 +1,11 @@
-"""What the presets reach on the real cases, named and default: error, Dice, folding, wall time, peak memory.
+"""What the presets reach on the real cases, named and default: error, Dice, folding, wall time,
+peak memory.
 
     python -m experiments.presets [--quick] [--resume] [--threads 2] -o DIR
 
-Each run is one call of the command line in a process of its own. The cases are the development set. ``--quick`` leaves out
-the brain. The result folders stay in DIR, to be looked at and scored by others.
+Each run is one call of the command line in a process of its own. The cases are the development set.
+``--quick`` leaves out the brain. The result folders stay in DIR, to be looked at and scored by
+others.
 """
 
 import json
@@ -17,7 +19,11 @@ from experiments.cases import BRAIN, LIVER, LUNG, Case
 from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg.app.result import load
 
-NAMED = {**dict.fromkeys(LUNG, "lung"), **dict.fromkeys(LIVER, "liver"), **dict.fromkeys(BRAIN, "brain")}
+NAMED = {
+    **dict.fromkeys(LUNG, "lung"),
+    **dict.fromkeys(LIVER, "liver"),
+    **dict.fromkeys(BRAIN, "brain"),
+}
 
 
 def run(case: Case, preset: str, folder: Path, threads: int) -> dict[str, Any]:
@@ -27,10 +33,28 @@ def run(case: Case, preset: str, folder: Path, threads: int) -> dict[str, Any]:
         mask = case.folder / f"{name.replace('-', '_')}.nii.gz"
         options += [f"--{name}", str(mask)] if mask.exists() else []
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "inrreg.app.command_line", "register", str(case.folder / "fixed.nii.gz"), str(case.folder / "moving.nii.gz"), "-o", str(folder), *options], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "inrreg.app.command_line",
+            "register",
+            str(case.folder / "fixed.nii.gz"),
+            str(case.folder / "moving.nii.gz"),
+            "-o",
+            str(folder),
+            *options,
+        ],
+        check=True,
+    )
     seconds = time.perf_counter() - started
     metrics = json.loads((folder / "metrics.json").read_text())
-    return {"seconds": seconds, "memory_mb": metrics["memory_mb"]["process"], "outcome": metrics["outcome"]["name"], **case.score(load(folder).transform)}
+    return {
+        "seconds": seconds,
+        "memory_mb": metrics["memory_mb"]["process"],
+        "outcome": metrics["outcome"]["name"],
+        **case.score(load(folder).transform),
+    }
 
 
 def claims(table: Table) -> list[dict[str, Any]]:
@@ -55,11 +79,34 @@ def claims(table: Table) -> list[dict[str, Any]]:
         ("brain 1 - Dice", _missing_dice(one(brain, "dice", "brain")), 0.26),
         ("brain folded, %", one(brain, "folded_percent", "brain"), 0.1),
         ("brain wall time, s", one(brain, "seconds", "brain"), 240.0),
-        ("default over lung preset, trimmed98", _ratio(one(lung, "L_trimmed98_mm", "default"), one(lung, "L_trimmed98_mm", "lung")), 1.25),
-        ("default over liver preset, liver", _ratio(liver("liver_mean_mm", "default"), liver("liver_mean_mm", "liver")), 1.25),
-        ("default over liver preset, outside", _ratio(liver("outside_mean_mm", "default"), liver("outside_mean_mm", "liver")), 1.25),
-        ("default over brain preset, 1 - Dice", _ratio(_missing_dice(one(brain, "dice", "default")), _missing_dice(one(brain, "dice", "brain"))), 1.25),
-        ("largest peak memory, MB", max((float(row["memory_mb"]) for row in table.rows), default=None), 4096.0),
+        (
+            "default over lung preset, trimmed98",
+            _ratio(one(lung, "L_trimmed98_mm", "default"), one(lung, "L_trimmed98_mm", "lung")),
+            1.25,
+        ),
+        (
+            "default over liver preset, liver",
+            _ratio(liver("liver_mean_mm", "default"), liver("liver_mean_mm", "liver")),
+            1.25,
+        ),
+        (
+            "default over liver preset, outside",
+            _ratio(liver("outside_mean_mm", "default"), liver("outside_mean_mm", "liver")),
+            1.25,
+        ),
+        (
+            "default over brain preset, 1 - Dice",
+            _ratio(
+                _missing_dice(one(brain, "dice", "default")),
+                _missing_dice(one(brain, "dice", "brain")),
+            ),
+            1.25,
+        ),
+        (
+            "largest peak memory, MB",
+            max((float(row["memory_mb"]) for row in table.rows), default=None),
+            4096.0,
+        ),
     ]
     return judged((name, value, "<=", target) for name, value, target in upper)
 
@@ -85,7 +132,13 @@ def main() -> None:
             if table.has(case=name, preset=preset):
                 continue
             folder = arguments.output / name.replace("/", "_") / preset
-            row = {"case": name, "anatomy": named, "preset": preset, "threads": arguments.threads, **run(Case(name), preset, folder, arguments.threads)}
+            row = {
+                "case": name,
+                "anatomy": named,
+                "preset": preset,
+                "threads": arguments.threads,
+                **run(Case(name), preset, folder, arguments.threads),
+            }
             table.tell(row)
     write_summary(arguments.output, claims(table))
 

@@ -2,9 +2,10 @@
 
     python -m experiments.windowed_sampling [--quick] [--resume] -o DIR
 
-The same cost (local correlation, total variation, bending, folding) and levels for a free-form deformation and a SIREN,
-each seen on the whole grid (the SIREN rendered on the lattice) and at random patches (the SIREN asked at every site).
-The cases are the development set. ``--quick`` takes one liver pair.
+The same cost (local correlation, total variation, bending, folding) and levels for a free-form
+deformation and a SIREN, each seen on the whole grid (the SIREN rendered on the lattice) and at
+random patches (the SIREN asked at every site). The cases are the development set. ``--quick`` takes
+one liver pair.
 """
 
 import time
@@ -39,7 +40,13 @@ def arms() -> list[Arm]:
     """Free-form and SIREN, grid and patches."""
     base, rendered = (cast(Registration, preset(name).stages[-1]) for name in ("default", "neural"))
     field = replace(cast(NeuralModel, rendered.transform), lattice_mm=None)
-    asked = replace(rendered, transform=field, scales=tuple(Scale(h, 80) for h in (8, 4, 2)), sampler=PATCHES, penalty_sampler=Patches(100, 3))
+    asked = replace(
+        rendered,
+        transform=field,
+        scales=tuple(Scale(h, 80) for h in (8, 4, 2)),
+        sampler=PATCHES,
+        penalty_sampler=Patches(100, 3),
+    )
     return [
         Arm("free-form, grid", base),
         Arm("free-form, patches", replace(base, sampler=PATCHES)),
@@ -66,9 +73,28 @@ def main() -> None:
             started = time.perf_counter()
             results = run_stages((Start(), MaskAlignment(), arm.registration), pair, None)
             seconds, steps = time.perf_counter() - started, len(results[-1].history)
-            row = {"case": name, "arm": arm.name, "seconds": seconds, "steps": steps, "ms_per_step": 1e3 * results[-1].seconds / steps, **case.score(results[-1].transform)}
+            row = {
+                "case": name,
+                "arm": arm.name,
+                "seconds": seconds,
+                "steps": steps,
+                "ms_per_step": 1e3 * results[-1].seconds / steps,
+                **case.score(results[-1].transform),
+            }
             table.tell(row)
-    write_summary(arguments.output, [{"measure": f"liver mean error, {arm.name}", "value": table.mean("liver_mean_mm", arm=arm.name), "unit": "mm", "target": None, "met": None} for arm in arms()])
+    write_summary(
+        arguments.output,
+        [
+            {
+                "measure": f"liver mean error, {arm.name}",
+                "value": table.mean("liver_mean_mm", arm=arm.name),
+                "unit": "mm",
+                "target": None,
+                "met": None,
+            }
+            for arm in arms()
+        ],
+    )
 
 
 if __name__ == "__main__":

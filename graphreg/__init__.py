@@ -1,4 +1,6 @@
-"""Discrete registration: keypoints of the fixed image, the cost of every candidate displacement of each, a graph on which neighbours agree, a dense map."""
+"""Discrete registration: keypoints of the fixed image, the cost of every candidate displacement of
+each, a graph on which neighbours agree, a dense map.
+"""
 
 from graphreg.cost_volume import cost_volume
 from graphreg.densify import LeastSquaresSpline, NormalisedConvolution, ThinPlate

@@ -1,12 +1,15 @@
 """The data term: what each keypoint pays for each label.
 
-The cost of a label d at a keypoint x is the mean over channels and over the sites o of a small patch of
+The cost of a label d at a keypoint x is the mean over channels and over the sites o of a small
+patch of
 
     (F(x + o) - M(x + d + o))^2,
 
-F and M the feature images in one frame. The sites of the patch lie on the lattice of the labels, so one sampling of M around the keypoint serves all of
-its labels, and the square is expanded: |F|^2 - 2 F . M + |M|^2. On a CPU a compiled loop does this keypoint by keypoint; on a GPU, and where the index axes of the images differ, the
-middle one is a small matrix product a keypoint, and keypoints are treated in chunks.
+F and M the feature images in one frame. The sites of the patch lie on the lattice of the labels, so
+one sampling of M around the keypoint serves all of its labels, and the square is expanded: |F|^2 -
+2 F . M + |M|^2. On a CPU a compiled loop does this keypoint by keypoint; on a GPU, and where the
+index axes of the images differ, the middle one is a small matrix product a keypoint, and keypoints
+are treated in chunks.
 """
 
 from collections.abc import Sequence
@@ -26,40 +29,85 @@ from inrreg.ops.sampling import linear
 
 BYTES = 4
 AT_ONCE_MB = {"cpu": 100.0}
-"""What is worked on at a time where that is less than the memory allows: a processor's caches gain nothing from more."""
+"""What is worked on at a time where that is less than the memory allows: a processor's caches gain
+nothing from more.
+"""
 
 _TOGETHER = 16
-"""Keypoints that a compiled loop has in hand at once: what it keeps of them fits the cache next to a core."""
+"""Keypoints that a compiled loop has in hand at once: what it keeps of them fits the cache next to
+a core.
+"""
 _NEAR = 16
-"""Edge in voxels of the cubes that keypoints are done in, one after the other: those of a cube look at much the same voxels."""
+"""Edge in voxels of the cubes that keypoints are done in, one after the other: those of a cube look
+at much the same voxels.
+"""
 
 
-def cost_volume(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], labels: Labels, patch_radius: int = 1, memory_mb: float = 2048.0) -> Float[Tensor, "n *labels"]:
-    """Patch differences of two feature images in the same frame, at ``keypoints`` in world mm; the patch has 2 ``patch_radius`` + 1 sites an axis, a label's step apart.
+def cost_volume(
+    fixed: Image,
+    moving: Image,
+    keypoints: Float[Tensor, "n d"],
+    labels: Labels,
+    patch_radius: int = 1,
+    memory_mb: float = 2048.0,
+) -> Float[Tensor, "n *labels"]:
+    """Patch differences of two feature images in the same frame, at ``keypoints`` in world mm; the
+    patch has 2 ``patch_radius`` + 1 sites an axis, a label's step apart.
 
-    Labels are displacements along the index axes of ``fixed``. Beyond the images their border values hold. No more than ``memory_mb`` is held on top of the images.
+    Labels are displacements along the index axes of ``fixed``. Beyond the images their border
+    values hold. No more than ``memory_mb`` is held on top of the images.
 
     Raises:
-        InputError: images of different channels, a range larger than the image, or a bound on the memory that does not hold the volume and one keypoint's work.
+        InputError: images of different channels, a range larger than the image, or a bound on the
+            memory that does not hold the volume and one keypoint's work.
     """
     ndim = fixed.grid.ndim
     if fixed.channels != moving.channels:
-        raise InputError(f"{fixed.name} has {fixed.channels} channels and {moving.name} {moving.channels}; compare the same feature of both")
+        raise InputError(
+            f"{fixed.name} has {fixed.channels} channels and {moving.name} {moving.channels};"
+            " compare the same feature of both"
+        )
     labels.check_within(fixed.grid)
     shape, sites = labels.shape(ndim), (2 * patch_radius + 1,) * ndim
     at_once_mb = AT_ONCE_MB.get(keypoints.device.type, memory_mb)
-    chunk = chunk_size(len(keypoints), shape, prod(n + 2 * patch_radius for n in shape), prod(sites), fixed.channels, memory_mb, at_once_mb)
+    chunk = chunk_size(
+        len(keypoints),
+        shape,
+        prod(n + 2 * patch_radius for n in shape),
+        prod(sites),
+        fixed.channels,
+        memory_mb,
+        at_once_mb,
+    )
     costs = torch.empty(len(keypoints), *shape, dtype=torch.float32, device=keypoints.device)
     if keypoints.device.type == "cpu" and moving.grid.aligned_with(fixed.grid):
-        _along_axes(fixed, moving, keypoints, labels, patch_radius, costs, max(1, min(_TOGETHER, chunk // torch.get_num_threads())))
+        _along_axes(
+            fixed,
+            moving,
+            keypoints,
+            labels,
+            patch_radius,
+            costs,
+            max(1, min(_TOGETHER, chunk // torch.get_num_threads())),
+        )
     else:
         for part, points in zip(costs.split(chunk), keypoints.split(chunk), strict=True):
             part.copy_(_at_points(fixed, moving, points, labels, patch_radius))
     return costs
 
 
-def _along_axes(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], labels: Labels, patch_radius: int, costs: Float[Tensor, "n *labels"], together: int) -> None:
-    """Into ``costs``, by a compiled loop, on a CPU and for images whose index axes are the same: a channel of so many keypoints ``together``, so that little memory is needed beside the volume."""
+def _along_axes(
+    fixed: Image,
+    moving: Image,
+    keypoints: Float[Tensor, "n d"],
+    labels: Labels,
+    patch_radius: int,
+    costs: Float[Tensor, "n *labels"],
+    together: int,
+) -> None:
+    """Into ``costs``, by a compiled loop, on a CPU and for images whose index axes are the same: a
+    channel of so many keypoints ``together``, so that little memory is needed beside the volume.
+    """
     from inrreg.ops.loops import in_parallel
     from inrreg.ops.loops.patches import patch_differences
 
@@ -69,27 +117,59 @@ def _along_axes(fixed: Image, moving: Image, keypoints: Float[Tensor, "n d"], la
     images, starts, strides = list[NDArray[Any]](), list[NDArray[Any]](), list[NDArray[Any]]()
     for image, reach in ((fixed, patch_radius), (moving, radii + patch_radius)):
         step = steps / image.grid.spacing
-        images.append(image.data.detach().to(keypoints.dtype).reshape(-1, *deep, *image.grid.shape).contiguous().numpy())
+        images.append(
+            image.data.detach()
+            .to(keypoints.dtype)
+            .reshape(-1, *deep, *image.grid.shape)
+            .contiguous()
+            .numpy()
+        )
         voxels = image.grid.to_voxel(keypoints.detach().double()).numpy() - reach * step
         starts.append(np.pad(voxels, [(0, 0), (3 - ndim, 0)]))
         strides.append(np.pad(step, (3 - ndim, 0), constant_values=1.0))
     order = np.lexsort((starts[0] // _NEAR).T)
     sides = np.array([*deep, *(2 * patch_radius + 1,) * ndim])
-    in_parallel(patch_differences, len(keypoints), order, together, *images, *starts, *strides, sides, costs.reshape(len(costs), *deep, *costs.shape[1:]).numpy())
+    in_parallel(
+        patch_differences,
+        len(keypoints),
+        order,
+        together,
+        *images,
+        *starts,
+        *strides,
+        sides,
+        costs.reshape(len(costs), *deep, *costs.shape[1:]).numpy(),
+    )
 
 
-def _at_points(fixed: Image, moving: Image, keypoints: Float[Tensor, "k d"], labels: Labels, patch_radius: int) -> Float[Tensor, "k *labels"]:
+def _at_points(
+    fixed: Image, moving: Image, keypoints: Float[Tensor, "k d"], labels: Labels, patch_radius: int
+) -> Float[Tensor, "k *labels"]:
     """The same by torch's sampling, wherever the images lie, all keypoints at once."""
-    ndim, steps, dtype, device = fixed.grid.ndim, labels.steps(fixed.grid.ndim), keypoints.dtype, keypoints.device
+    ndim, steps, dtype, device = (
+        fixed.grid.ndim,
+        labels.steps(fixed.grid.ndim),
+        keypoints.dtype,
+        keypoints.device,
+    )
     turn = torch.tensor(fixed.grid.direction.T, dtype=dtype)
     patch = (lattice((patch_radius,) * ndim, steps).to(dtype) @ turn).to(device)
-    around = (lattice([r + patch_radius for r in labels.radii(ndim)], steps).to(dtype) @ turn).to(device)
+    around = (lattice([r + patch_radius for r in labels.radii(ndim)], steps).to(dtype) @ turn).to(
+        device
+    )
     f = linear(fixed, keypoints[:, None] + patch.reshape(1, -1, ndim))
     m = linear(moving, keypoints[:, None] + around.reshape(1, -1, ndim))
-    return _patch_differences(f.transpose(0, 1), m.transpose(0, 1), tuple(around.shape[:-1]), labels.shape(ndim))
+    return _patch_differences(
+        f.transpose(0, 1), m.transpose(0, 1), tuple(around.shape[:-1]), labels.shape(ndim)
+    )
 
 
-def _patch_differences(f: Float[Tensor, "k c sites"], m: Float[Tensor, "k c around"], around: tuple[int, ...], shape: tuple[int, ...]) -> Float[Tensor, "k *labels"]:
+def _patch_differences(
+    f: Float[Tensor, "k c sites"],
+    m: Float[Tensor, "k c around"],
+    around: tuple[int, ...],
+    shape: tuple[int, ...],
+) -> Float[Tensor, "k *labels"]:
     """Mean over channels and sites of the squared difference, for every label."""
     k, channels, sites = f.shape
     side = round(sites ** (1 / len(shape)))
@@ -102,23 +182,38 @@ def _patch_differences(f: Float[Tensor, "k c sites"], m: Float[Tensor, "k c arou
     return (total / (sites * channels)).clamp_(min=0)
 
 
-def chunk_size(n: int, shape: Sequence[int], around: int, sites: int, channels: int, memory_mb: float, at_once_mb: float) -> int:
-    """How many keypoints are treated at once, so that their work takes ``at_once_mb``, or what ``memory_mb`` leaves beside the volume.
+def chunk_size(
+    n: int,
+    shape: Sequence[int],
+    around: int,
+    sites: int,
+    channels: int,
+    memory_mb: float,
+    at_once_mb: float,
+) -> int:
+    """How many keypoints are treated at once, so that their work takes ``at_once_mb``, or what
+    ``memory_mb`` leaves beside the volume.
 
     Raises:
         InputError: not even one; the message says what would fit.
     """
     volume = BYTES * n * prod(shape)
-    one = BYTES * 3 * (channels + len(shape) + sites) * around  # values, coordinates and products, three copies of each at the most
+    # values, coordinates and products, three copies of each at the most
+    one = BYTES * 3 * (channels + len(shape) + sites) * around
     left = memory_mb * 1e6 - volume
     if left < one:
         if n == 0 or one + BYTES * prod(shape) > memory_mb * 1e6:
             raise InputError(
-                f"a cost volume of {prod(shape)} labels takes {(one + BYTES * prod(shape)) / 1e6:.3g} MB for a single keypoint, but memory_mb is {memory_mb:g}; allow that much, or take fewer labels"
+                f"a cost volume of {prod(shape)} labels takes"
+                f" {(one + BYTES * prod(shape)) / 1e6:.3g} MB for a single keypoint, but memory_mb"
+                f" is {memory_mb:g}; allow that much, or take fewer labels"
             )
         fits = max(0, int((memory_mb * 1e6 - one) / (BYTES * prod(shape))))
         raise InputError(
-            f"a cost volume of {n} keypoints x {prod(shape)} labels takes {(volume + one) / 1e6:.0f} MB, but memory_mb is {memory_mb:g}; {fits} keypoints would fit with these labels, "
-            f"{int(max(0.0, memory_mb * 1e6 - one) / (BYTES * n))} labels with these keypoints: take fewer keypoints, a larger step or a smaller range, or allow more memory"
+            f"a cost volume of {n} keypoints x {prod(shape)} labels takes"
+            f" {(volume + one) / 1e6:.0f} MB, but memory_mb is {memory_mb:g}; {fits} keypoints"
+            f" would fit with these labels, {int(max(0.0, memory_mb * 1e6 - one) / (BYTES * n))}"
+            " labels with these keypoints: take fewer keypoints, a larger step or a smaller range,"
+            " or allow more memory"
         )
     return max(1, min(n, int(min(left, 1e6 * at_once_mb) / one)))

@@ -1,4 +1,6 @@
-"""Who is whose neighbour: trees and nearest-neighbour graphs over keypoints, with networkx as their public face."""
+"""Who is whose neighbour: trees and nearest-neighbour graphs over keypoints, with networkx as their
+public face.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +15,9 @@ from inrreg.core.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Undirected ``edges`` ``[m, 2]`` between ``n`` nodes, each once, and a length for each: how far its ends are apart, so how little they say to each other."""
+    """Undirected ``edges`` ``[m, 2]`` between ``n`` nodes, each once, and a length for each: how
+    far its ends are apart, so how little they say to each other.
+    """
 
     n: int
     edges: Int[Tensor, "m 2"]
@@ -35,16 +39,20 @@ class Graph:
 
 
 class GraphBuilder(Protocol):
-    """Joins keypoints ``[n, d]`` in mm; ``intensities`` ``[n]`` are what the image looks like there."""
+    """Joins keypoints ``[n, d]`` in mm; ``intensities`` ``[n]`` are what the image looks like
+    there.
+    """
 
     def __call__(self, points: Float[Tensor, "n d"], intensities: Float[Tensor, " n"]) -> Graph: ...
 
 
 @dataclass(frozen=True)
 class NearestNeighbours:
-    """The symmetric graph of ``k`` nearest neighbours: two points are joined where either is among the other's.
+    """The symmetric graph of ``k`` nearest neighbours: two points are joined where either is among
+    the other's.
 
-    The length of an edge is the distance in mm plus ``intensity_mm`` times the difference of intensities: alike tissue moves alike.
+    The length of an edge is the distance in mm plus ``intensity_mm`` times the difference of
+    intensities: alike tissue moves alike.
 
     Raises:
         InputError: when called, with fewer points than neighbours.
@@ -55,7 +63,10 @@ class NearestNeighbours:
 
     def __call__(self, points: Float[Tensor, "n d"], intensities: Float[Tensor, " n"]) -> Graph:
         if not 1 <= self.k < len(points):
-            raise InputError(f"{self.k} nearest neighbours need more than {self.k} keypoints, got {len(points)}; ask for fewer neighbours or more keypoints")
+            raise InputError(
+                f"{self.k} nearest neighbours need more than {self.k} keypoints, got {len(points)};"
+                " ask for fewer neighbours or more keypoints"
+            )
         from scipy.spatial import KDTree
 
         coords = points.cpu().double().numpy()
@@ -66,7 +77,8 @@ class NearestNeighbours:
 
 @dataclass(frozen=True)
 class SpanningTree:
-    """The minimum spanning tree of the ``k`` nearest-neighbour graph, its parts joined by the shortest links where it falls apart (as two lungs may).
+    """The minimum spanning tree of the ``k`` nearest-neighbour graph, its parts joined by the
+    shortest links where it falls apart (as two lungs may).
 
     Edge lengths as in ``NearestNeighbours``. A tree has no loops, so inference on it is exact.
 
@@ -82,15 +94,27 @@ class SpanningTree:
             raise InputError("a tree needs at least one keypoint")
         if len(points) == 1:
             return Graph(1, torch.empty(0, 2, dtype=torch.long), torch.empty(0))
-        graph = joined(NearestNeighbours(min(self.k, len(points) - 1), self.intensity_mm)(points, intensities), points, intensities, self.intensity_mm)
+        graph = joined(
+            NearestNeighbours(min(self.k, len(points) - 1), self.intensity_mm)(points, intensities),
+            points,
+            intensities,
+            self.intensity_mm,
+        )
         from scipy.sparse.csgraph import minimum_spanning_tree
 
         tree = minimum_spanning_tree(sparse_matrix(graph)).tocoo()
         return _weighted(np.stack([tree.row, tree.col], 1), points, intensities, self.intensity_mm)
 
 
-def joined(graph: Graph, points: Float[Tensor, "n d"], intensities: Float[Tensor, " n"], intensity_mm: float = 0.0) -> Graph:
-    """``graph`` with its parts joined into one, each time by the shortest link from the first part to any other."""
+def joined(
+    graph: Graph,
+    points: Float[Tensor, "n d"],
+    intensities: Float[Tensor, " n"],
+    intensity_mm: float = 0.0,
+) -> Graph:
+    """``graph`` with its parts joined into one, each time by the shortest link from the first part
+    to any other.
+    """
     from scipy.spatial import KDTree
 
     coords = points.cpu().double().numpy()
@@ -98,7 +122,9 @@ def joined(graph: Graph, points: Float[Tensor, "n d"], intensities: Float[Tensor
     count, part = _components(graph)
     while count > 1:
         here, there = (part == 0).nonzero()[0], (part != 0).nonzero()[0]
-        distance, nearest = (np.asarray(found) for found in KDTree(coords[here]).query(coords[there]))
+        distance, nearest = (
+            np.asarray(found) for found in KDTree(coords[here]).query(coords[there])
+        )
         closest = int(distance.argmin())
         edges = np.concatenate([edges, [[here[nearest[closest]], there[closest]]]])
         part = np.where(part == part[there[closest]], 0, part)
@@ -107,29 +133,48 @@ def joined(graph: Graph, points: Float[Tensor, "n d"], intensities: Float[Tensor
 
 
 def to_networkx(graph: Graph, points: Float[Tensor, "n d"] | None = None) -> Any:
-    """The graph as ``networkx.Graph``: edge attribute ``length``, and node attribute ``position`` (mm) where ``points`` are given."""
+    """The graph as ``networkx.Graph``: edge attribute ``length``, and node attribute ``position``
+    (mm) where ``points`` are given.
+    """
     import networkx
 
     result = networkx.Graph()
     result.add_nodes_from(range(graph.n))
     if points is not None:
-        networkx.set_node_attributes(result, {i: tuple(p) for i, p in enumerate(points.tolist())}, "position")
-    result.add_weighted_edges_from(((a, b, length) for (a, b), length in zip(graph.edges.tolist(), graph.lengths.tolist(), strict=True)), weight="length")
+        networkx.set_node_attributes(
+            result, {i: tuple(p) for i, p in enumerate(points.tolist())}, "position"
+        )
+    result.add_weighted_edges_from(
+        (
+            (a, b, length)
+            for (a, b), length in zip(graph.edges.tolist(), graph.lengths.tolist(), strict=True)
+        ),
+        weight="length",
+    )
     return result
 
 
 def from_networkx(graph: Any) -> Graph:
-    """A ``networkx.Graph`` whose nodes are 0 ... n-1; edges without the attribute ``length`` have length 1.
+    """A ``networkx.Graph`` whose nodes are 0 ... n-1; edges without the attribute ``length`` have
+    length 1.
 
     Raises:
-        InputError: directed, other nodes, an edge from a node to itself, or a length that is not above 0.
+        InputError: directed, other nodes, an edge from a node to itself, or a length that is not
+            above 0.
     """
     n = graph.number_of_nodes()
     if graph.is_directed() or set(graph.nodes) != set(range(n)):
-        raise InputError(f"a keypoint graph is undirected with nodes 0 to {n - 1}, in the order of the keypoints; relabel it, for instance with networkx.convert_node_labels_to_integers")
-    rows = [(int(a), int(b), float(length)) for a, b, length in graph.edges(data="length", default=1.0)]
+        raise InputError(
+            f"a keypoint graph is undirected with nodes 0 to {n - 1}, in the order of the"
+            " keypoints; relabel it, for instance with networkx.convert_node_labels_to_integers"
+        )
+    rows = [
+        (int(a), int(b), float(length)) for a, b, length in graph.edges(data="length", default=1.0)
+    ]
     if any(a == b or not length > 0 for a, b, length in rows):
-        raise InputError("a keypoint graph has edges between two different nodes and lengths above 0")
+        raise InputError(
+            "a keypoint graph has edges between two different nodes and lengths above 0"
+        )
     edges = torch.tensor([row[:2] for row in rows], dtype=torch.long).reshape(-1, 2)
     return Graph(n, edges, torch.tensor([row[2] for row in rows], dtype=torch.float32))
 
@@ -137,14 +182,22 @@ def from_networkx(graph: Any) -> Graph:
 def _unique(pairs: np.ndarray, n: int) -> np.ndarray:
     """Each undirected edge between ``n`` nodes once, without loops, in a fixed order."""
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    return np.stack(divmod(np.unique(pairs.min(1) * n + pairs.max(1)), n), 1)  # one number an edge: sorted many times as fast as pairs
+    # one number an edge: sorted many times as fast as pairs
+    return np.stack(divmod(np.unique(pairs.min(1) * n + pairs.max(1)), n), 1)
 
 
-def _weighted(edges: np.ndarray, points: Float[Tensor, "n d"], intensities: Float[Tensor, " n"], intensity_mm: float) -> Graph:
+def _weighted(
+    edges: np.ndarray,
+    points: Float[Tensor, "n d"],
+    intensities: Float[Tensor, " n"],
+    intensity_mm: float,
+) -> Graph:
     """The graph of ``edges`` with its lengths: never 0, for the ends of an edge may coincide."""
     index = torch.from_numpy(np.ascontiguousarray(edges)).long().to(points.device)
     a, b = index.unbind(1)
-    lengths = (points[a] - points[b]).norm(dim=1) + intensity_mm * (intensities[a] - intensities[b]).abs()
+    lengths = (points[a] - points[b]).norm(dim=1) + intensity_mm * (
+        intensities[a] - intensities[b]
+    ).abs()
     return Graph(len(points), index, lengths.float().clamp(min=1e-3))
 
 
@@ -153,7 +206,9 @@ def sparse_matrix(graph: Graph) -> Any:
     from scipy.sparse import coo_array
 
     a, b = graph.edges.cpu().numpy().T
-    return coo_array((graph.lengths.cpu().double().numpy(), (a, b)), shape=(graph.n, graph.n)).tocsr()
+    return coo_array(
+        (graph.lengths.cpu().double().numpy(), (a, b)), shape=(graph.n, graph.n)
+    ).tocsr()
 
 
 def _components(graph: Graph) -> tuple[int, np.ndarray]:

@@ -1,6 +1,8 @@
-"""Discrete registration: searches of shrinking range, each from what the one before found, composed.
+"""Discrete registration: searches of shrinking range, each from what the one before found,
+composed.
 
-Motion as large as the range of the first search is found, whatever lies between: no gradient is followed.
+Motion as large as the range of the first search is found, whatever lies between: no gradient is
+followed.
 """
 
 import logging
@@ -32,18 +34,29 @@ from inrreg.transforms.composite import composed, fused
 log = logging.getLogger(__name__)
 
 
-def shrinking_searches(range_mm: Lengths = 40.0, keypoints: tuple[int, int] = (2000, 2500)) -> tuple[Search, ...]:
-    """``range_mm`` (one, or along x, y, z) in steps of 4, then 12 in steps of 2, at what stands out and between; neighbours are held together the more the more labels there are to go astray among."""
-    first, second = (Filled(Foerstner(count, spacing_mm), count) for count, spacing_mm in zip(keypoints, (6.0, 4.0), strict=True))
-    return Search(Labels(range_mm, 4.0), first, inference=TreeMinSum(Quadratic(0.004))), Search(Labels(12.0, 2.0), second, inference=TreeMinSum(Quadratic(0.001)))
+def shrinking_searches(
+    range_mm: Lengths = 40.0, keypoints: tuple[int, int] = (2000, 2500)
+) -> tuple[Search, ...]:
+    """``range_mm`` (one, or along x, y, z) in steps of 4, then 12 in steps of 2, at what stands out
+    and between; neighbours are held together the more the more labels there are to go astray among.
+    """
+    first, second = (
+        Filled(Foerstner(count, spacing_mm), count)
+        for count, spacing_mm in zip(keypoints, (6.0, 4.0), strict=True)
+    )
+    return Search(Labels(range_mm, 4.0), first, inference=TreeMinSum(Quadratic(0.004))), Search(
+        Labels(12.0, 2.0), second, inference=TreeMinSum(Quadratic(0.001))
+    )
 
 
 @dataclass(frozen=True)
 class GraphRegistration:
-    """Runs ``searches`` one after the other, each on the moving image warped by what was found before; a ``Stage``.
+    """Runs ``searches`` one after the other, each on the moving image warped by what was found
+    before; a ``Stage``.
 
-    After each, ``densifier`` draws a spline on a lattice of ``lattice_mm`` through the keypoints, each trusted by its confidence, and less where the spline leaves
-    it by more than ``outlier_mm``. No cost volume takes more than ``memory_mb``.
+    After each, ``densifier`` draws a spline on a lattice of ``lattice_mm`` through the keypoints,
+    each trusted by its confidence, and less where the spline leaves it by more than ``outlier_mm``.
+    No cost volume takes more than ``memory_mb``.
     """
 
     searches: tuple[Search, ...] = field(default_factory=shrinking_searches)
@@ -54,18 +67,32 @@ class GraphRegistration:
     name: str = "graph"
 
     @loops_first()
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
-        """Find the residual u of ``initial``: the result's transform is x -> initial(x + u(x)), its correspondences are the keypoints of the last search.
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
+        """Find the residual u of ``initial``: the result's transform is x -> initial(x + u(x)), its
+        correspondences are the keypoints of the last search.
 
         Raises:
-            InputError: no search, no keypoint, too few for the graph or the densifier, a range larger than the image, or a cost volume beyond the bound on the memory.
+            InputError: no search, no keypoint, too few for the graph or the densifier, a range
+                larger than the image, or a cost volume beyond the bound on the memory.
         """
         if not self.searches:
-            raise InputError("a graph registration needs at least one search, for instance searches=(Search(Labels(32, 4)),)")
+            raise InputError(
+                "a graph registration needs at least one search, for instance"
+                " searches=(Search(Labels(32, 4)),)"
+            )
         for search in self.searches:
             search.labels.facing(pair.fixed.grid).check_within(pair.fixed.grid)
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
-        start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+        start = (
+            None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+        )
         total, found, history, rounds = start, None, list[Record](), list[dict[str, float]]()
         for search in self.searches:
             matches = search.run(pair, total, generator, self.memory_mb)
@@ -74,7 +101,16 @@ class GraphRegistration:
             found = residual if found is None else merged(residual, found)
             total = composed(found, start)
             rounds.append(matches.summary())
-            history.append(Record(self.name, float(np.max(search.labels.step_mm)), 0, 1, matches.cost, {"data": matches.cost}))
+            history.append(
+                Record(
+                    self.name,
+                    float(np.max(search.labels.step_mm)),
+                    0,
+                    1,
+                    matches.cost,
+                    {"data": matches.cost},
+                )
+            )
             log.info(
                 "%s: %d keypoints, range %s mm: moved by %.2f mm, confidence %.2f",
                 self.name,
@@ -86,17 +122,36 @@ class GraphRegistration:
             if progress is not None:
                 progress(history[-1])
         assert total is not None
-        return StageResult(self.name, total, Outcome.CONVERGED, watch.seconds, history, {"searches": rounds}, correspondences)
+        return StageResult(
+            self.name,
+            total,
+            Outcome.CONVERGED,
+            watch.seconds,
+            history,
+            {"searches": rounds},
+            correspondences,
+        )
 
     def _dense(self, matches: Matches, grid: Grid) -> BSpline:
         lattice = grid.covering(self.lattice_mm, margin=1)
-        spline, _ = robust(self.densifier, matches.keypoints, matches.displacements, matches.confidence, lattice, self.outlier_mm)
+        spline, _ = robust(
+            self.densifier,
+            matches.keypoints,
+            matches.displacements,
+            matches.confidence,
+            lattice,
+            self.outlier_mm,
+        )
         return spline
 
 
 def merged(first: BSpline, then: BSpline) -> BSpline:
-    """x -> then(first(x)) as one spline on the lattice of ``first``: exact at its knots, so that a chain of searches costs no more than one."""
-    return interpolating_spline(Composite([first, then]).displacement_on(first.lattice), first.lattice)
+    """x -> then(first(x)) as one spline on the lattice of ``first``: exact at its knots, so that a
+    chain of searches costs no more than one.
+    """
+    return interpolating_spline(
+        Composite([first, then]).displacement_on(first.lattice), first.lattice
+    )
 
 
 def _correspondences(matches: Matches, before: Transform | None) -> Correspondences:
@@ -104,7 +159,11 @@ def _correspondences(matches: Matches, before: Transform | None) -> Corresponden
     with torch.no_grad():
         moved = (matches.keypoints + matches.displacements).double()
         partners = moved if before is None else before(moved)
-    return Correspondences(Points(matches.keypoints.double().cpu(), name="fixed keypoints"), Points(partners.cpu(), name="moving keypoints"), matches.confidence.cpu())
+    return Correspondences(
+        Points(matches.keypoints.double().cpu(), name="fixed keypoints"),
+        Points(partners.cpu(), name="moving keypoints"),
+        matches.confidence.cpu(),
+    )
 
 
 def register(
@@ -120,19 +179,31 @@ def register(
     seed: int = 0,
     **settings: Any,
 ) -> StageResult:
-    """Find large motion between two images by discrete search; ``result.transform`` maps fixed to moving world points, RAS mm, and is what ``inrreg.register(initial=...)`` takes.
+    """Find large motion between two images by discrete search; ``result.transform`` maps fixed to
+    moving world points, RAS mm, and is what ``inrreg.register(initial=...)`` takes.
 
-    Keypoints lie where ``fixed_mask`` is 1 (everywhere without one). ``initial`` is improved on; without it the headers must bring the images within the range of
-    the first search. ``intensity`` is applied to both images first (0.5 to 99.5 percentiles to 0 ... 1 unless given). ``settings`` are those of
-    ``GraphRegistration``. For files use ``inrreg.register(..., preset="graph")``.
+    Keypoints lie where ``fixed_mask`` is 1 (everywhere without one). ``initial`` is improved on;
+    without it the headers must bring the images within the range of the first search. ``intensity``
+    is applied to both images first (0.5 to 99.5 percentiles to 0 ... 1 unless given). ``settings``
+    are those of ``GraphRegistration``. For files use ``inrreg.register(..., preset="graph")``.
 
     Raises:
         InputError: see ``GraphRegistration.run``.
     """
     if not (isinstance(fixed, Image) and isinstance(moving, Image)):
         raise InputError(
-            f"graphreg.register takes inrreg Images, got {type(fixed).__name__} and {type(moving).__name__}; read files with inrreg.io.read_image, or use inrreg.register(..., preset='graph')"
+            f"graphreg.register takes inrreg Images, got {type(fixed).__name__} and"
+            f" {type(moving).__name__}; read files with inrreg.io.read_image, or use"
+            " inrreg.register(..., preset='graph')"
         )
-    pair = Pair(fixed, moving, fixed_mask, moving_mask).to(device).prepared(intensity or RobustWindow())
-    stage = GraphRegistration(**settings) if searches is None else GraphRegistration(tuple(searches), **settings)
+    pair = (
+        Pair(fixed, moving, fixed_mask, moving_mask)
+        .to(device)
+        .prepared(intensity or RobustWindow())
+    )
+    stage = (
+        GraphRegistration(**settings)
+        if searches is None
+        else GraphRegistration(tuple(searches), **settings)
+    )
     return stage.run(pair, initial, seed=seed)

@@ -1,8 +1,11 @@
-"""The learned regulariser: a network that reads the cost volumes of all keypoints and their graph, and corrects them (after Hansen and Heinrich, GraphRegNet, IEEE TMI 2021).
+"""The learned regulariser: a network that reads the cost volumes of all keypoints and their graph,
+and corrects them (after Hansen and Heinrich, GraphRegNet, IEEE TMI 2021).
 
-Encoder: strided convolutions over the labels of each keypoint. Between encoder and decoder: edge convolutions (Wang et al., Dynamic Graph CNN, ACM TOG 2019) on the
-keypoint graph, at every place of the shrunk lattice of labels. Decoder: strided convolutions back, with skips. What GraphRegNet has not: each pass also draws a keypoint
-to the mean displacement of its neighbours, as mean field does, as much as it learns to. All of it starts at 0, so that the untrained network hands the costs on.
+Encoder: strided convolutions over the labels of each keypoint. Between encoder and decoder: edge
+convolutions (Wang et al., Dynamic Graph CNN, ACM TOG 2019) on the keypoint graph, at every place of
+the shrunk lattice of labels. Decoder: strided convolutions back, with skips. What GraphRegNet has
+not: each pass also draws a keypoint to the mean displacement of its neighbours, as mean field does,
+as much as it learns to. All of it starts at 0, so that the untrained network hands the costs on.
 """
 
 import os
@@ -24,14 +27,19 @@ from inrreg.core.tensor_files import read_tensors, write_tensors
 KIND, SCHEMA = "graphregnet", 1
 IN_STEPS = Labels(1.0, 1.0)
 """Displacements counted in labels."""
-CONVOLUTIONS: dict[int, Any] = {2: (nn.Conv2d, nn.ConvTranspose2d), 3: (nn.Conv3d, nn.ConvTranspose3d)}
+CONVOLUTIONS: dict[int, Any] = {
+    2: (nn.Conv2d, nn.ConvTranspose2d),
+    3: (nn.Conv3d, nn.ConvTranspose3d),
+}
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the weights are of: one stride of 2 for each of ``channels``, ``edge_layers`` edge convolutions on the last; ``passes`` times with the same weights.
+    """What the weights are of: one stride of 2 for each of ``channels``, ``edge_layers`` edge
+    convolutions on the last; ``passes`` times with the same weights.
 
-    ``unit`` is the cost that counts as 1, and the temperature that turns the marginals into probabilities.
+    ``unit`` is the cost that counts as 1, and the temperature that turns the marginals into
+    probabilities.
 
     Raises:
         InputError: neither 2-D nor 3-D, no channel, layer or pass, or a unit that is not above 0.
@@ -44,12 +52,22 @@ class Architecture:
     unit: float = 0.005
 
     def __post_init__(self) -> None:
-        if self.ndim not in CONVOLUTIONS or not self.channels or min(*self.channels, self.edge_layers, self.passes) < 1 or not self.unit > 0:
-            raise InputError(f"a network needs 2 or 3 dimensions, at least one channel, edge layer and pass, and a unit above 0, got {self}")
+        if (
+            self.ndim not in CONVOLUTIONS
+            or not self.channels
+            or min(*self.channels, self.edge_layers, self.passes) < 1
+            or not self.unit > 0
+        ):
+            raise InputError(
+                "a network needs 2 or 3 dimensions, at least one channel, edge layer and pass, and"
+                f" a unit above 0, got {self}"
+            )
 
 
 class EdgeConvolution(nn.Module):
-    """x_i -> x_i + MLP(A x_i + max over neighbours j, and i itself, of V x_j - V x_i), at every place of the lattice alike; V is a 3-wide convolution."""
+    """x_i -> x_i + MLP(A x_i + max over neighbours j, and i itself, of V x_j - V x_i), at every
+    place of the lattice alike; V is a 3-wide convolution.
+    """
 
     def __init__(self, ndim: int, channels: int) -> None:
         super().__init__()
@@ -57,7 +75,9 @@ class EdgeConvolution(nn.Module):
         self.own, self.out = convolution(channels, channels, 1), convolution(channels, channels, 1)
         self.other = convolution(channels, channels, 3, padding=1, bias=False)
 
-    def forward(self, x: Float[Tensor, "n c *labels"], neighbours: Int[Tensor, "n k"]) -> Float[Tensor, "n c *labels"]:
+    def forward(
+        self, x: Float[Tensor, "n c *labels"], neighbours: Int[Tensor, "n k"]
+    ) -> Float[Tensor, "n c *labels"]:
         """One round of messages."""
         views = self.other(x)
         flat = views.flatten(1)
@@ -66,8 +86,13 @@ class EdgeConvolution(nn.Module):
 
 
 def _loudest(values: Float[Tensor, "n m"], neighbours: Int[Tensor, "n k"]) -> Int[Tensor, "n m"]:
-    """Of whom each value is the largest among a node and its neighbours: a running maximum, several times cheaper than the derivative of a maximum."""
-    best, whose = values, torch.arange(len(values), device=values.device)[:, None].expand(values.shape)
+    """Of whom each value is the largest among a node and its neighbours: a running maximum, several
+    times cheaper than the derivative of a maximum.
+    """
+    best, whose = (
+        values,
+        torch.arange(len(values), device=values.device)[:, None].expand(values.shape),
+    )
     for column in neighbours.T:
         other = values.index_select(0, column)
         whose = torch.where(other > best, column[:, None], whose)
@@ -82,57 +107,89 @@ def neighbour_table(graph: Graph) -> Int[Tensor, "n k"]:
     source, target = source[order], target[order]
     degree = torch.bincount(target, minlength=graph.n)
     column = torch.arange(len(target), device=target.device) - (degree.cumsum(0) - degree)[target]
-    table = torch.arange(graph.n, device=target.device)[:, None].repeat(1, max(1, int(degree.max())))
+    table = torch.arange(graph.n, device=target.device)[:, None].repeat(
+        1, max(1, int(degree.max()))
+    )
     table[target, column] = source
     return table
 
 
 class GraphRegNet(nn.Module):
-    """Costs -> costs on which neighbours agree; ``forward`` takes costs ``[n, *labels]`` of any lattice that survives its strides."""
+    """Costs -> costs on which neighbours agree; ``forward`` takes costs ``[n, *labels]`` of any
+    lattice that survives its strides.
+    """
 
     def __init__(self, architecture: Architecture | None = None) -> None:
         super().__init__()
         self.architecture = a = architecture or Architecture()
         convolution, transposed = CONVOLUTIONS[a.ndim]
         widths = (2, *a.channels)
-        self.down = nn.ModuleList(convolution(i, o, 3, stride=2, padding=1) for i, o in pairwise(widths))
-        self.edges = nn.ModuleList(EdgeConvolution(a.ndim, widths[-1]) for _ in range(a.edge_layers))
-        self.up = nn.ModuleList(transposed(i, o, 3, stride=2, padding=1) for i, o in zip(widths[:1:-1], widths[-2:0:-1], strict=True))
+        self.down = nn.ModuleList(
+            convolution(i, o, 3, stride=2, padding=1) for i, o in pairwise(widths)
+        )
+        self.edges = nn.ModuleList(
+            EdgeConvolution(a.ndim, widths[-1]) for _ in range(a.edge_layers)
+        )
+        self.up = nn.ModuleList(
+            transposed(i, o, 3, stride=2, padding=1)
+            for i, o in zip(widths[:1:-1], widths[-2:0:-1], strict=True)
+        )
         self.last = transposed(widths[1], 1, 3, stride=2, padding=1)
         self.draw = nn.Parameter(torch.zeros(a.passes))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, costs: Float[Tensor, "n *labels"], graph: Graph) -> Float[Tensor, "n *labels"]:
+    def forward(
+        self, costs: Float[Tensor, "n *labels"], graph: Graph
+    ) -> Float[Tensor, "n *labels"]:
         """Costs plus the correction of every pass, in units of the cost.
 
         Raises:
-            InputError: another number of dimensions, or a lattice of labels too small for the strides.
+            InputError: another number of dimensions, or a lattice of labels too small for the
+                strides.
         """
         self._check(tuple(costs.shape[1:]))
         graph, marginals = graph.to(costs.device), costs
         neighbours = neighbour_table(graph)
         for strength in self.draw:
-            correction = self._correction(marginals, neighbours) + 10 * strength * self._apart(marginals, graph)
+            correction = self._correction(marginals, neighbours) + 10 * strength * self._apart(
+                marginals, graph
+            )
             marginals = marginals + self.architecture.unit * correction
         return marginals
 
-    def _apart(self, marginals: Float[Tensor, "n *labels"], graph: Graph) -> Float[Tensor, "n *labels"]:
-        """|d - mean|^2 in squared steps: how far each label is from the mean displacement of the neighbours, weighted by 1 / length; 0 without neighbours."""
+    def _apart(
+        self, marginals: Float[Tensor, "n *labels"], graph: Graph
+    ) -> Float[Tensor, "n *labels"]:
+        """|d - mean|^2 in squared steps: how far each label is from the mean displacement of the
+        neighbours, weighted by 1 / length; 0 without neighbours.
+        """
         ndim, (a, b) = marginals.ndim - 1, graph.edges.T
         means = soft_argmin(probabilities(marginals, self.architecture.unit), IN_STEPS)
         means = torch.cat([means, torch.ones_like(means[:, :1])], 1)
         weights = 1 / graph.lengths.to(means)[:, None]
-        total = torch.zeros_like(means).index_add(0, a, weights * means[b]).index_add(0, b, weights * means[a])
+        total = (
+            torch.zeros_like(means)
+            .index_add(0, a, weights * means[b])
+            .index_add(0, b, weights * means[a])
+        )
         heard = total[:, -1:] > 0
         mean = total[:, :-1] / total[:, -1:].where(heard, 1.0)
         d = lattice([n // 2 for n in marginals.shape[1:]], IN_STEPS.steps(ndim)).to(marginals)
         off = (d - mean.reshape(-1, *(1,) * ndim, ndim)).square().sum(-1)
         return off * heard.reshape(-1, *(1,) * ndim)
 
-    def _correction(self, marginals: Float[Tensor, "n *labels"], neighbours: Int[Tensor, "n k"]) -> Float[Tensor, "n *labels"]:
+    def _correction(
+        self, marginals: Float[Tensor, "n *labels"], neighbours: Int[Tensor, "n k"]
+    ) -> Float[Tensor, "n *labels"]:
         least = marginals.flatten(1).amin(1).reshape(-1, *(1,) * (marginals.ndim - 1))
-        x = torch.stack([((least - marginals) / self.architecture.unit).exp(), (marginals - least) / (10 * self.architecture.unit)], 1)
+        x = torch.stack(
+            [
+                ((least - marginals) / self.architecture.unit).exp(),
+                (marginals - least) / (10 * self.architecture.unit),
+            ],
+            1,
+        )
         levels = [x]
         for layer in self.down:
             levels.append(F.leaky_relu(normalised(layer(levels[-1])), 0.1))
@@ -147,39 +204,59 @@ class GraphRegNet(nn.Module):
     def _check(self, shape: tuple[int, ...]) -> None:
         a = self.architecture
         if len(shape) != a.ndim:
-            raise InputError(f"this network is for {a.ndim}-D images and got costs of {len(shape)}-D labels; build one with Architecture(ndim={len(shape)})")
+            raise InputError(
+                f"this network is for {a.ndim}-D images and got costs of {len(shape)}-D labels;"
+                f" build one with Architecture(ndim={len(shape)})"
+            )
         least = 2 ** len(a.channels) + 1
         if min(shape) < least:
-            raise InputError(f"{len(a.channels)} strides need at least {least} labels an axis, got {shape}; give a larger range_mm, a smaller step_mm or fewer channels")
+            raise InputError(
+                f"{len(a.channels)} strides need at least {least} labels an axis, got {shape}; give"
+                " a larger range_mm, a smaller step_mm or fewer channels"
+            )
 
 
 def normalised(x: Float[Tensor, "n c *labels"]) -> Float[Tensor, "n c *labels"]:
-    """Each channel of each keypoint with mean 0 and variance 1 over the labels (instance normalisation)."""
+    """Each channel of each keypoint with mean 0 and variance 1 over the labels (instance
+    normalisation).
+    """
     return F.instance_norm(x)
 
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """``model`` as an inference: costs, graph -> marginals, whose temperature is ``model.architecture.unit``. No gradient.
+    """``model`` as an inference: costs, graph -> marginals, whose temperature is
+    ``model.architecture.unit``. No gradient.
 
-    ``Search(inference=Learned(load_network(path)), graph=NearestNeighbours(10), temperature=unit)``; a tree will do as well, but is not what it was trained on.
+    ``Search(inference=Learned(load_network(path)), graph=NearestNeighbours(10),
+    temperature=unit)``; a tree will do as well, but is not what it was trained on.
     """
 
     model: GraphRegNet
 
-    def __call__(self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels) -> Float[Tensor, "n *labels"]:
+    def __call__(
+        self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels
+    ) -> Float[Tensor, "n *labels"]:
         model = self.model.to(costs.device)
         with torch.no_grad():
             return model(costs, graph)
 
 
-def save_network(model: GraphRegNet, path: str | os.PathLike[str], notes: dict[str, str] | None = None) -> None:
-    """Write the weights and, in the same file's header, the architecture and ``notes`` (how it was trained); whole or not at all.
+def save_network(
+    model: GraphRegNet, path: str | os.PathLike[str], notes: dict[str, str] | None = None
+) -> None:
+    """Write the weights and, in the same file's header, the architecture and ``notes`` (how it was
+    trained); whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
     """
-    write_tensors(path, KIND, model.state_dict(), {"schema": SCHEMA, "architecture": asdict(model.architecture), "notes": notes or {}})
+    write_tensors(
+        path,
+        KIND,
+        model.state_dict(),
+        {"schema": SCHEMA, "architecture": asdict(model.architecture), "notes": notes or {}},
+    )
 
 
 def load_network(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> GraphRegNet:
@@ -190,11 +267,17 @@ def load_network(path: str | os.PathLike[str], device: torch.device | str = "cpu
     """
     weights, description = read_tensors(path, KIND)
     if description.get("schema") != SCHEMA:
-        raise InputError(f"{path} has network schema {description.get('schema')}, this version reads {SCHEMA}; load it with the version that wrote it")
+        raise InputError(
+            f"{path} has network schema {description.get('schema')}, this version reads {SCHEMA};"
+            " load it with the version that wrote it"
+        )
     try:
         entries = description["architecture"]
         model = GraphRegNet(Architecture(**{**entries, "channels": tuple(entries["channels"])}))
         model.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path} holds no network of ours ({type(error).__name__}: {error}); give a file that save_network wrote") from error
+        raise InputError(
+            f"{path} holds no network of ours ({type(error).__name__}: {error}); give a file that"
+            " save_network wrote"
+        ) from error
     return model.to(device)

@@ -19,7 +19,9 @@ Lengths = float | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Labels:
-    """Displacements from -``range_mm`` to ``range_mm`` every ``step_mm`` along each index axis of the image; either may be one length or one an axis (``Search`` reads: along x, y, z of the world).
+    """Displacements from -``range_mm`` to ``range_mm`` every ``step_mm`` along each index axis of
+    the image; either may be one length or one an axis (``Search`` reads: along x, y, z of the
+    world).
 
     The range is met by whole steps, so it is rounded to the nearest of them.
 
@@ -33,7 +35,10 @@ class Labels:
     def __post_init__(self) -> None:
         for reach, step in np.broadcast(self.range_mm, self.step_mm):
             if not (step > 0 and np.isfinite(reach) and reach >= 0.5 * step):
-                raise InputError(f"labels need a step above 0 mm and a range of at least half of it, got a range of {reach:g} mm in steps of {step:g} mm")
+                raise InputError(
+                    "labels need a step above 0 mm and a range of at least half of it, got a range"
+                    f" of {reach:g} mm in steps of {step:g} mm"
+                )
 
     def steps(self, ndim: int) -> tuple[float, ...]:
         """Millimetres between neighbouring labels along each axis."""
@@ -53,11 +58,17 @@ class Labels:
         return prod(self.shape(ndim))
 
     def displacements(self, grid: Grid) -> Float[Tensor, "*labels d"]:
-        """World displacement of every label, mm, for an image whose index axes are those of ``grid``."""
-        return lattice(self.radii(grid.ndim), self.steps(grid.ndim)) @ torch.tensor(grid.direction.T, dtype=torch.float32)
+        """World displacement of every label, mm, for an image whose index axes are those of
+        ``grid``.
+        """
+        return lattice(self.radii(grid.ndim), self.steps(grid.ndim)) @ torch.tensor(
+            grid.direction.T, dtype=torch.float32
+        )
 
     def facing(self, grid: Grid) -> Self:
-        """These lengths, read as along the world's axes (x, y, z), for an image: those of each of its index axes are those of the world's axis nearest to it. In 2-D the longest of three counts.
+        """These lengths, read as along the world's axes (x, y, z), for an image: those of each of
+        its index axes are those of the world's axis nearest to it. In 2-D the longest of three
+        counts.
 
         Raises:
             InputError: two lengths for an image in 3-D, or more than three.
@@ -66,11 +77,26 @@ class Labels:
             return self
         for lengths in (self.range_mm, self.step_mm):
             if np.size(lengths) not in (1, 3, grid.ndim):
-                raise InputError(f"labels along the axes of an image in {grid.ndim}-D need one length or {grid.ndim}, got {lengths}")
+                raise InputError(
+                    f"labels along the axes of an image in {grid.ndim}-D need one length or"
+                    f" {grid.ndim}, got {lengths}"
+                )
         if grid.ndim == 2 and 3 in (np.size(self.range_mm), np.size(self.step_mm)):
             return type(self)(float(np.max(self.range_mm)), float(np.max(self.step_mm)))
-        nearest = max(permutations(range(grid.ndim)), key=lambda axes: sum(abs(grid.direction[world, index]) for index, world in enumerate(axes)))
-        turned = (tuple(np.broadcast_to(np.asarray(lengths, dtype=float), (grid.ndim,))[list(nearest)].tolist()) for lengths in (self.range_mm, self.step_mm))
+        nearest = max(
+            permutations(range(grid.ndim)),
+            key=lambda axes: sum(
+                abs(grid.direction[world, index]) for index, world in enumerate(axes)
+            ),
+        )
+        turned = (
+            tuple(
+                np.broadcast_to(np.asarray(lengths, dtype=float), (grid.ndim,))[
+                    list(nearest)
+                ].tolist()
+            )
+            for lengths in (self.range_mm, self.step_mm)
+        )
         return type(self)(*turned)
 
     def check_within(self, grid: Grid) -> None:
@@ -81,11 +107,16 @@ class Labels:
         """
         reach = np.array(self.radii(grid.ndim)) * self.steps(grid.ndim)
         if (reach > grid.extent).any():
-            raise InputError(f"a search of {np.round(reach, 1).tolist()} mm along the index axes is larger than the image ({np.round(grid.extent, 1).tolist()} mm); give a smaller range_mm")
+            raise InputError(
+                f"a search of {np.round(reach, 1).tolist()} mm along the index axes is larger than"
+                f" the image ({np.round(grid.extent, 1).tolist()} mm); give a smaller range_mm"
+            )
 
 
 def along_axes(index: Int[Tensor, " n"], shape: Sequence[int]) -> list[Int[Tensor, " n"]]:
-    """The number along each axis of labels counted through ``shape``; torch's ``unravel_index`` loads a library for symbols first, which takes a third of a second."""
+    """The number along each axis of labels counted through ``shape``; torch's ``unravel_index``
+    loads a library for symbols first, which takes a third of a second.
+    """
     numbers: list[Tensor] = []
     for n in reversed(shape):
         numbers.insert(0, index % n)
@@ -95,5 +126,8 @@ def along_axes(index: Int[Tensor, " n"], shape: Sequence[int]) -> list[Int[Tenso
 
 def lattice(radii: Sequence[int], steps: Sequence[float]) -> Float[Tensor, "*lattice d"]:
     """Points -r ... r times the step along each axis, mm."""
-    axes = [step * torch.arange(-r, r + 1, dtype=torch.float32) for r, step in zip(radii, steps, strict=True)]
+    axes = [
+        step * torch.arange(-r, r + 1, dtype=torch.float32)
+        for r, step in zip(radii, steps, strict=True)
+    ]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)

@@ -1,4 +1,6 @@
-"""One discrete search: keypoints of the fixed image, what each pays for each label, what all of them agree on."""
+"""One discrete search: keypoints of the fixed image, what each pays for each label, what all of
+them agree on.
+"""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +11,14 @@ from torch import Tensor
 
 from graphreg.cost_volume import cost_volume
 from graphreg.graph import GraphBuilder, SpanningTree
-from graphreg.inference import Inference, Quadratic, TreeMinSum, entropy, probabilities, sub_label_argmin
+from graphreg.inference import (
+    Inference,
+    Quadratic,
+    TreeMinSum,
+    entropy,
+    probabilities,
+    sub_label_argmin,
+)
 from graphreg.keypoints import Detector, Foerstner
 from graphreg.labels import Labels
 from inrreg.core.grid import Grid
@@ -28,7 +37,9 @@ _AT_ONCE = 128
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Both images on one isotropic grid around the fixed mask, the moving one warped by what was found so far; ``mask`` is 0 or 1."""
+    """Both images on one isotropic grid around the fixed mask, the moving one warped by what was
+    found so far; ``mask`` is 0 or 1.
+    """
 
     fixed: Image
     moving: Image
@@ -37,7 +48,9 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What a search decides between: the ``costs`` of every label at ``keypoints`` (fixed world mm), and the features of both images of ``frame`` they are the differences of."""
+    """What a search decides between: the ``costs`` of every label at ``keypoints`` (fixed world
+    mm), and the features of both images of ``frame`` they are the differences of.
+    """
 
     frame: Frame
     fixed: Image
@@ -48,10 +61,12 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Where the keypoints went: ``displacements`` in mm beside ``keypoints``, both in the fixed world.
+    """Where the keypoints went: ``displacements`` in mm beside ``keypoints``, both in the fixed
+    world.
 
-    ``confidence`` is in 0 ... 1; ``entropy`` that of the marginal over the log of the number of labels; ``disagreement`` how far the ways there and back lead
-    apart, mm (0 where only one way was gone); ``cost`` the mean cost of what was chosen.
+    ``confidence`` is in 0 ... 1; ``entropy`` that of the marginal over the log of the number of
+    labels; ``disagreement`` how far the ways there and back lead apart, mm (0 where only one way
+    was gone); ``cost`` the mean cost of what was chosen.
     """
 
     keypoints: Float[Tensor, "n d"]
@@ -75,12 +90,15 @@ class Matches:
 
 @dataclass(frozen=True)
 class Search:
-    """The images at ``spacing_mm``, compared by ``feature`` at the keypoints of ``detector`` for each of ``labels``, made to agree along ``graph`` by ``inference``.
+    """The images at ``spacing_mm``, compared by ``feature`` at the keypoints of ``detector`` for
+    each of ``labels``, made to agree along ``graph`` by ``inference``.
 
-    Lengths of ``labels`` that differ from axis to axis are along x, y, z of the world, and taken along the index axes nearest to these. A patch of 2 ``patch_radius`` + 1 sites an axis, a label's
-    step apart, is compared at each keypoint. ``temperature``, in units of the cost, turns marginals
-    into probabilities. Where ``symmetric``, the search is run back from the points it found as well, and the marginals of both ways are averaged.
-    No keypoint lies in the lesion of the fixed image, and what was found in that of the moving one is not trusted.
+    Lengths of ``labels`` that differ from axis to axis are along x, y, z of the world, and taken
+    along the index axes nearest to these. A patch of 2 ``patch_radius`` + 1 sites an axis, a
+    label's step apart, is compared at each keypoint. ``temperature``, in units of the cost, turns
+    marginals into probabilities. Where ``symmetric``, the search is run back from the points it
+    found as well, and the marginals of both ways are averaged. No keypoint lies in the lesion of
+    the fixed image, and what was found in that of the moving one is not trusted.
     """
 
     labels: Labels
@@ -93,21 +111,31 @@ class Search:
     temperature: float = 0.003
     symmetric: bool = True
 
-    def run(self, pair: Pair, initial: Transform | None, generator: torch.Generator, memory_mb: float) -> Matches:
+    def run(
+        self, pair: Pair, initial: Transform | None, generator: torch.Generator, memory_mb: float
+    ) -> Matches:
         """Match the keypoints of the fixed image in the moving one, seen through ``initial``.
 
         Raises:
-            InputError: no keypoint, too few for the graph, a range larger than the image, or a cost volume beyond ``memory_mb``.
+            InputError: no keypoint, too few for the graph, a range larger than the image, or a cost
+                volume beyond ``memory_mb``.
         """
-        found, labels = self.candidates(pair, initial, generator, memory_mb), self.labels.facing(pair.fixed.grid)
+        found, labels = (
+            self.candidates(pair, initial, generator, memory_mb),
+            self.labels.facing(pair.fixed.grid),
+        )
         keypoints, costs, moving = found.keypoints, found.costs, found.frame.moving
-        turn = torch.tensor(found.fixed.grid.direction.T, dtype=keypoints.dtype, device=keypoints.device)
+        turn = torch.tensor(
+            found.fixed.grid.direction.T, dtype=keypoints.dtype, device=keypoints.device
+        )
         marginals = self._agreed(costs, found.frame.fixed, keypoints, labels)
         there = sub_label_argmin(marginals, labels)
         disagreement = torch.zeros(len(keypoints), device=keypoints.device)
         if self.symmetric:
             points = keypoints + there @ turn
-            costs_back = cost_volume(found.moving, found.fixed, points, labels, self.patch_radius, memory_mb)
+            costs_back = cost_volume(
+                found.moving, found.fixed, points, labels, self.patch_radius, memory_mb
+            )
             del found  # the features are as large as several volumes, and have served
             back = _turned_round(self._agreed(costs_back, moving, points, labels))
             del costs_back
@@ -115,12 +143,22 @@ class Search:
             marginals = (marginals + back).div_(2)
             del back
         displacements = sub_label_argmin(marginals, labels) @ turn
-        uncertainty = torch.cat([entropy(probabilities(part, self.temperature)) for part in marginals.split(_AT_ONCE)])
-        confidence = (1 - uncertainty) / (1 + (disagreement / float(np.mean(labels.step_mm))) ** 2) * present(pair.moving_lesion, keypoints + displacements, initial)
+        uncertainty = torch.cat(
+            [entropy(probabilities(part, self.temperature)) for part in marginals.split(_AT_ONCE)]
+        )
+        confidence = (
+            (1 - uncertainty)
+            / (1 + (disagreement / float(np.mean(labels.step_mm))) ** 2)
+            * present(pair.moving_lesion, keypoints + displacements, initial)
+        )
         chosen = costs.flatten(1).gather(1, marginals.flatten(1).argmin(1, keepdim=True))
-        return Matches(keypoints, displacements, confidence, uncertainty, disagreement, float(chosen.mean()))
+        return Matches(
+            keypoints, displacements, confidence, uncertainty, disagreement, float(chosen.mean())
+        )
 
-    def candidates(self, pair: Pair, initial: Transform | None, generator: torch.Generator, memory_mb: float) -> Candidates:
+    def candidates(
+        self, pair: Pair, initial: Transform | None, generator: torch.Generator, memory_mb: float
+    ) -> Candidates:
         """What is to be decided, before neighbours are asked.
 
         Raises:
@@ -129,38 +167,79 @@ class Search:
         frame = self.frame(pair, initial)
         keypoints = self.detector(frame.fixed, frame.mask, generator)
         fixed, moving = self.feature(frame.fixed), self.feature(frame.moving)
-        return Candidates(frame, fixed, moving, keypoints, cost_volume(fixed, moving, keypoints, self.labels.facing(pair.fixed.grid), self.patch_radius, memory_mb))
+        return Candidates(
+            frame,
+            fixed,
+            moving,
+            keypoints,
+            cost_volume(
+                fixed,
+                moving,
+                keypoints,
+                self.labels.facing(pair.fixed.grid),
+                self.patch_radius,
+                memory_mb,
+            ),
+        )
 
     def reach_mm(self, grid: Grid) -> Float[np.ndarray, " d"]:
         """How far beyond a keypoint it looks, along each index axis of an image."""
         labels = self.labels.facing(grid)
-        return (np.array(labels.radii(grid.ndim)) + self.patch_radius) * np.array(labels.steps(grid.ndim))
+        return (np.array(labels.radii(grid.ndim)) + self.patch_radius) * np.array(
+            labels.steps(grid.ndim)
+        )
 
     def frame(self, pair: Pair, initial: Transform | None) -> Frame:
         """The grid reaches as far beyond the mask as the labels do, beyond the fixed image too."""
         mask = as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
         margin = np.ceil(self.reach_mm(pair.fixed.grid) / pair.fixed.grid.spacing).astype(int)
         lower, upper = (np.array(bound) for bound in bounding_box(mask))
-        grid = pair.fixed.grid.cropped((lower - margin).tolist(), (upper + margin).tolist()).covering(self.spacing_mm)
+        grid = pair.fixed.grid.cropped(
+            (lower - margin).tolist(), (upper + margin).tolist()
+        ).covering(self.spacing_mm)
         with torch.no_grad():
             still = torch.zeros(grid.ndim, *grid.shape, device=pair.fixed.device).movedim(0, -1)
             moved = still if initial is None else initial.displacement_on(grid)
-            fixed, moving = (displaced(pyramid_level(image, self.spacing_mm), by, grid) for image, by in ((pair.fixed, still), (pair.moving, moved)))
-            inside = (on_grid(mask if pair.fixed_lesion is None else without(mask, pair.fixed_lesion), grid).data > 0.5).to(torch.float32)
+            fixed, moving = (
+                displaced(pyramid_level(image, self.spacing_mm), by, grid)
+                for image, by in ((pair.fixed, still), (pair.moving, moved))
+            )
+            inside = (
+                on_grid(
+                    mask if pair.fixed_lesion is None else without(mask, pair.fixed_lesion), grid
+                ).data
+                > 0.5
+            ).to(torch.float32)
         return Frame(fixed, moving, Image(inside, grid, mask.name))
 
-    def _agreed(self, costs: Float[Tensor, "n *labels"], image: Image, points: Float[Tensor, "n d"], labels: Labels) -> Float[Tensor, "n *labels"]:
-        return self.inference(costs, self.graph(points, linear(image, points)[0]).to(costs.device), labels)
+    def _agreed(
+        self,
+        costs: Float[Tensor, "n *labels"],
+        image: Image,
+        points: Float[Tensor, "n d"],
+        labels: Labels,
+    ) -> Float[Tensor, "n *labels"]:
+        return self.inference(
+            costs, self.graph(points, linear(image, points)[0]).to(costs.device), labels
+        )
 
 
 def _turned_round(marginals: Float[Tensor, "n *labels"]) -> Float[Tensor, "n *labels"]:
-    """Those of the search from the moving image to the fixed one as if it had gone the other way: label d here is -d there."""
+    """Those of the search from the moving image to the fixed one as if it had gone the other way:
+    label d here is -d there.
+    """
     return marginals.flip(list(range(1, marginals.ndim)))
 
 
 @torch.no_grad()
-def present(lesion: Image | None, points: Float[Tensor, "n d"], initial: Transform | None) -> Float[Tensor, " n"]:
-    """0 where ``initial`` maps fixed ``points`` into a ``lesion`` of the moving image (1 means "has no counterpart"), for what was found there is no match; 1 elsewhere."""
+def present(
+    lesion: Image | None, points: Float[Tensor, "n d"], initial: Transform | None
+) -> Float[Tensor, " n"]:
+    """0 where ``initial`` maps fixed ``points`` into a ``lesion`` of the moving image (1 means "has
+    no counterpart"), for what was found there is no match; 1 elsewhere.
+    """
     if lesion is None:
         return torch.ones(len(points), device=points.device)
-    return 1 - linear(lesion, points if initial is None else initial(points), outside=0.0)[0].clamp(0, 1)
+    return 1 - linear(lesion, points if initial is None else initial(points), outside=0.0)[0].clamp(
+        0, 1
+    )

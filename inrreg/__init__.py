@@ -1,4 +1,5 @@
-"""inrreg: registration of the pair at hand, by continuous deformation fields, without training data.
+"""inrreg: registration of the pair at hand, by continuous deformation fields, without training
+data.
 
 import inrreg
 result = inrreg.register("fixed.nii.gz", "moving.nii.gz", preset="lung")

@@ -1,4 +1,6 @@
-"""What every test may ask for: a grid on which identity-only luck cannot pass, an analytic image on it, the devices, and the real cases."""
+"""What every test may ask for: a grid on which identity-only luck cannot pass, an analytic image on
+it, the devices, and the real cases.
+"""
 
 import os
 from pathlib import Path
@@ -16,7 +18,9 @@ settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever asks for the real cases carries their marker, so that ``-m "not real"`` leaves all of it out."""
+    """Whatever asks for the real cases carries their marker, so that ``-m "not real"`` leaves all
+    of it out.
+    """
     for item in items:
         if "data_dir" in getattr(item, "fixturenames", ()):
             item.add_marker("real")

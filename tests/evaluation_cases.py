@@ -1,4 +1,6 @@
-"""What the evaluation and warp tests share: oblique grids, known maps, and SimpleITK images of ours."""
+"""What the evaluation and warp tests share: oblique grids, known maps, and SimpleITK images of
+ours.
+"""
 
 import numpy as np
 import SimpleITK
@@ -12,9 +14,15 @@ LPS = {2: np.diag([-1.0, -1.0]), 3: np.diag([-1.0, -1.0, 1.0])}
 
 
 def oblique(shape, spacing, origin, degrees=(20.0, -35.0, 50.0)):
-    """A rotated, anisotropic, off-centre grid of two or three axes; the first axis is flipped, so the direction is left-handed."""
+    """A rotated, anisotropic, off-centre grid of two or three axes; the first axis is flipped, so
+    the direction is left-handed.
+    """
     d = len(shape)
-    rotation = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() if d == 3 else Rotation.from_euler("z", degrees[0], degrees=True).as_matrix()[:2, :2]
+    rotation = (
+        Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+        if d == 3
+        else Rotation.from_euler("z", degrees[0], degrees=True).as_matrix()[:2, :2]
+    )
     return Grid.from_spacing(shape, spacing, origin, rotation @ np.diag([-1.0] + [1.0] * (d - 1)))
 
 
@@ -33,11 +41,17 @@ def affine_about(grid, seed=0, strength=0.2, shift=2.0):
     """A random affine map about the middle of ``grid``."""
     generator = np.random.default_rng(seed)
     d = grid.ndim
-    return Affine.from_matrix(np.eye(d) + strength * generator.standard_normal((d, d)), shift * generator.standard_normal(d), grid.center)
+    return Affine.from_matrix(
+        np.eye(d) + strength * generator.standard_normal((d, d)),
+        shift * generator.standard_normal(d),
+        grid.center,
+    )
 
 
 class Quadratic(Transform):
-    """u_i(x) = (x - c)' Q_i (x - c) / 2 for symmetric Q_i: derivatives in closed form, central differences exact."""
+    """u_i(x) = (x - c)' Q_i (x - c) / 2 for symmetric Q_i: derivatives in closed form, central
+    differences exact.
+    """
 
     def __init__(self, center, q):
         super().__init__()
@@ -49,7 +63,9 @@ class Quadratic(Transform):
 
     def exact_jacobian(self, points):
         x = points - self.center.to(points.dtype)
-        return torch.eye(self.ndim, dtype=points.dtype) + torch.einsum("ijk,...k->...ij", self.q.to(points.dtype), x)
+        return torch.eye(self.ndim, dtype=points.dtype) + torch.einsum(
+            "ijk,...k->...ij", self.q.to(points.dtype), x
+        )
 
     def config(self):
         raise NotImplementedError
@@ -58,7 +74,13 @@ class Quadratic(Transform):
 
 
 def quadratic_about(grid, seed=1, strength=0.01):
-    q = torch.randn(grid.ndim, grid.ndim, grid.ndim, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    q = torch.randn(
+        grid.ndim,
+        grid.ndim,
+        grid.ndim,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(seed),
+    )
     return Quadratic(grid.center, strength * (q + q.transpose(1, 2)))
 
 

@@ -1,4 +1,6 @@
-"""What the tests of the roof share: a small pair with known truth, a preset that ends in a blink, and stages that misbehave."""
+"""What the tests of the roof share: a small pair with known truth, a preset that ends in a blink,
+and stages that misbehave.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,12 @@ from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.stages.initial_translation import Start
 from inrreg.transforms import FreeForm, Transform, identity
 
-CONTINUOUS = Registration(FreeForm(24.0), similarities=(MSE(weight=20.0),), penalties=(Bending(0.1),), scales=(Scale(8, 12), Scale(6, 12, 16.0)))
+CONTINUOUS = Registration(
+    FreeForm(24.0),
+    similarities=(MSE(weight=20.0),),
+    penalties=(Bending(0.1),),
+    scales=(Scale(8, 12), Scale(6, 12, 16.0)),
+)
 TINY = Preset("tiny", "for tests", RobustWindow(), (Start(), CONTINUOUS))
 """A tenth of a second; halves the landmark error of the pairs below."""
 
@@ -41,8 +48,13 @@ def saved(pair: PhantomPair, folder: Path) -> Path:
 
 def landmarks_of(pair: PhantomPair, prefix: str = "") -> tuple[Points, Points]:
     """The landmark pairs of a phantom, the first half labelled as group A, the other as B."""
-    labels = tuple(f"{'A' if i < len(pair.fixed_landmarks) // 2 else 'B'}{i}" for i in range(len(pair.fixed_landmarks)))
-    return Points(pair.fixed_landmarks.coords, labels, f"{prefix}fixed"), Points(pair.moving_landmarks.coords, labels, f"{prefix}moving")
+    labels = tuple(
+        f"{'A' if i < len(pair.fixed_landmarks) // 2 else 'B'}{i}"
+        for i in range(len(pair.fixed_landmarks))
+    )
+    return Points(pair.fixed_landmarks.coords, labels, f"{prefix}fixed"), Points(
+        pair.moving_landmarks.coords, labels, f"{prefix}moving"
+    )
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,14 @@ class Alarm:
 
     name: str = "alarm"
 
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         raise AssertionError("a stage ran")
 
 
@@ -63,10 +82,22 @@ class Ending:
     error: BaseException | None = None
     name: str = "ending"
 
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         if self.error is not None:
             raise self.error
-        return StageResult(self.name, identity(pair.fixed.grid.ndim) if initial is None else initial, self.outcome, 0.0)
+        return StageResult(
+            self.name,
+            identity(pair.fixed.grid.ndim) if initial is None else initial,
+            self.outcome,
+            0.0,
+        )
 
 
 ALARM = Preset("alarm", "runs nothing", RobustWindow(), (Alarm(),))

@@ -1,4 +1,6 @@
-"""Steps of an optimiser made by hand: what the tests of sites, steps, similarities and penalties share."""
+"""Steps of an optimiser made by hand: what the tests of sites, steps, similarities and penalties
+share.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +16,9 @@ from inrreg.transforms import Transform
 
 
 class Given(Transform):
-    """A transform whose displacement is the function that is given; its Jacobian is taken by forward-mode differentiation."""
+    """A transform whose displacement is the function that is given; its Jacobian is taken by
+    forward-mode differentiation.
+    """
 
     def __init__(self, function: Callable[[Tensor], Tensor], ndim: int) -> None:
         super().__init__()
@@ -30,7 +34,9 @@ class Given(Transform):
 
 
 class Table(Given):
-    """A transform that only knows its displacement at the sites of one step, ``[b, *lattice, d]``: what a gradient check varies."""
+    """A transform that only knows its displacement at the sites of one step, ``[b, *lattice, d]``:
+    what a gradient check varies.
+    """
 
     def __init__(self, vectors: Tensor) -> None:
         super().__init__(lambda points: vectors, vectors.shape[-1])
@@ -42,12 +48,16 @@ def still(ndim: int) -> Given:
 
 
 def voxels_of(grid: Grid) -> Sites:
-    """Every voxel of ``grid`` in double precision, as one lattice of points that interpolation must find."""
+    """Every voxel of ``grid`` in double precision, as one lattice of points that interpolation must
+    find.
+    """
     return Sites(grid.points(torch.float64)[None], tuple(grid.spacing.tolist()))
 
 
 def whole(grid: Grid) -> Sites:
-    """Every voxel of ``grid`` in double precision, as the grid itself: the fixed image is read off, without interpolation."""
+    """Every voxel of ``grid`` in double precision, as the grid itself: the fixed image is read off,
+    without interpolation.
+    """
     return Sites(grid.points(torch.float64)[None], tuple(grid.spacing.tolist()), grid)
 
 
@@ -57,9 +67,17 @@ def image_of(values: Tensor, grid: Grid, name: str = "image") -> Image:
 
 
 def step_between(
-    fixed: Tensor, moving: Tensor, grid: Grid, fixed_mask: Tensor | None = None, moving_mask: Tensor | None = None, transform: Transform | None = None, sites: Sites | None = None
+    fixed: Tensor,
+    moving: Tensor,
+    grid: Grid,
+    fixed_mask: Tensor | None = None,
+    moving_mask: Tensor | None = None,
+    transform: Transform | None = None,
+    sites: Sites | None = None,
 ) -> Step:
-    """A step that compares two arrays on one ``grid``, voxel by voxel under the identity unless a transform or sites are given."""
+    """A step that compares two arrays on one ``grid``, voxel by voxel under the identity unless a
+    transform or sites are given.
+    """
     if sites is None:
         sites = whole(grid) if transform is None else voxels_of(grid)
     ones = torch.ones(grid.shape)
@@ -81,10 +99,20 @@ def geometry(transform: Transform, sites: Sites) -> Step:
 
 def noise(shape: Sequence[int], seed: int, channels: int = 1) -> Tensor:
     """White noise in 0 ... 1, double precision, ``[channels, *shape]``."""
-    return torch.rand(channels, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.rand(
+        channels, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def between_centres(grid: Grid, seed: int = 5) -> nn.Parameter:
-    """Displacements of all voxels by 0.15 to 0.85 of a voxel, so that no sample lies where linear interpolation kinks; ``[1, *shape, d]`` mm."""
-    fraction = 0.15 + 0.7 * torch.rand(1, *grid.shape, grid.ndim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    """Displacements of all voxels by 0.15 to 0.85 of a voxel, so that no sample lies where linear
+    interpolation kinks; ``[1, *shape, d]`` mm.
+    """
+    fraction = 0.15 + 0.7 * torch.rand(
+        1,
+        *grid.shape,
+        grid.ndim,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.float64,
+    )
     return nn.Parameter(fraction @ torch.tensor(grid.matrix.T))

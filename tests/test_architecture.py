@@ -1,4 +1,6 @@
-"""The house stands as docs/architecture.md draws it: arrows point down, one owner of each convention, nothing too long to read."""
+"""The house stands as docs/architecture.md draws it: arrows point down, one owner of each
+convention, nothing too long to read.
+"""
 
 import ast
 import io
@@ -36,11 +38,23 @@ FLOORS = (
 
 GRAPHREG_USERS = {"presets", "app", "graphreg"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
-HEAVY = ("SimpleITK", "nibabel", "matplotlib", "networkx", "tyro", "rich", "scipy.ndimage", "pydicom", "numba")
+HEAVY = (
+    "SimpleITK",
+    "nibabel",
+    "matplotlib",
+    "networkx",
+    "tyro",
+    "rich",
+    "scipy.ndimage",
+    "pydicom",
+    "numba",
+)
 
 
 def room(module: str) -> str:
-    """``inrreg.io.itk`` -> ``io``, ``graphreg.graph`` -> ``graphreg``, ``inrreg`` itself -> ``inrreg``."""
+    """``inrreg.io.itk`` -> ``io``, ``graphreg.graph`` -> ``graphreg``, ``inrreg`` itself ->
+    ``inrreg``.
+    """
     parts = module.split(".")
     return parts[0] if parts[0] == "graphreg" or len(parts) == 1 else parts[1]
 
@@ -49,7 +63,10 @@ def floor(name: str) -> int:
     """The floor of a room."""
     found = [height for height, rooms in enumerate(FLOORS) if name in rooms]
     if len(found) != 1:
-        raise LookupError(f"the room {name!r} stands on no floor: place it in FLOORS in tests/test_architecture.py, as low as its imports allow")
+        raise LookupError(
+            f"the room {name!r} stands on no floor: place it in FLOORS in"
+            " tests/test_architecture.py, as low as its imports allow"
+        )
     return found[0]
 
 
@@ -67,13 +84,19 @@ def imported_modules(tree: ast.AST, file: str) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names if alias.name != "inrreg"}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "inrreg":
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "inrreg"
+        ):
             modules.add(f"inrreg.{node.attr}")
         elif isinstance(node, ast.ImportFrom):
             package = file.removesuffix(".py").split("/")[: -node.level] if node.level else []
             source = ".".join([*package, *(node.module or "").split(".")]).rstrip(".")
             modules |= {f"{source}.{alias.name}" for alias in node.names}
-    return {module for module in modules - {"inrreg.__version__"} if module.split(".")[0] in PACKAGES}
+    return {
+        module for module in modules - {"inrreg.__version__"} if module.split(".")[0] in PACKAGES
+    }
 
 
 def rooms_of(modules: set[str]) -> set[str]:
@@ -86,8 +109,16 @@ def upward_imports(source: str, file: str) -> list[str]:
     """What imports a room that is not on a floor below."""
     own = room(module_of(file)) if file != "inrreg/__main__.py" else "inrreg"
     height, used = floor(own), rooms_of(imported_modules(ast.parse(source), file)) - {own}
-    up = [f"{file} ({own}, floor {height}) imports {other} (floor {floor(other)})" for other in sorted(used) if floor(other) >= height]
-    return up + [f"{file} imports graphreg, which is for {', '.join(sorted(GRAPHREG_USERS))} alone" for other in used if other == "graphreg" and own not in GRAPHREG_USERS]
+    up = [
+        f"{file} ({own}, floor {height}) imports {other} (floor {floor(other)})"
+        for other in sorted(used)
+        if floor(other) >= height
+    ]
+    return up + [
+        f"{file} imports graphreg, which is for {', '.join(sorted(GRAPHREG_USERS))} alone"
+        for other in used
+        if other == "graphreg" and own not in GRAPHREG_USERS
+    ]
 
 
 def circles(files: dict[str, str]) -> list[list[str]]:
@@ -99,7 +130,9 @@ def circles(files: dict[str, str]) -> list[list[str]]:
             target = name if name in modules else name.rpartition(".")[0]
             if target in modules:
                 graph.add_edge(module_of(file), target)
-    found = [sorted(group) for group in networkx.strongly_connected_components(graph) if len(group) > 1]
+    found = [
+        sorted(group) for group in networkx.strongly_connected_components(graph) if len(group) > 1
+    ]
     return sorted(found + [[module] for module in networkx.nodes_with_selfloops(graph)])
 
 
@@ -111,19 +144,34 @@ def sources() -> Iterator[tuple[str, str]]:
 
 
 def names_and_words(source: str) -> str:
-    """What the code works with: identifiers and one-word strings; no comments, docstrings or sentences to the user."""
+    """What the code works with: identifiers and one-word strings; no comments, docstrings or
+    sentences to the user.
+    """
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return " ".join(token.string for token in tokens if token.type == tokenize.NAME or (token.type == tokenize.STRING and " " not in token.string))
+    return " ".join(
+        token.string
+        for token in tokens
+        if token.type == tokenize.NAME
+        or (token.type == tokenize.STRING and " " not in token.string)
+    )
 
 
 def sign_flips(tree: ast.AST) -> list[int]:
     """Lines with a literal -1, -1, 1: what turns LPS into RAS and back."""
-    rows = [(node.lineno, [ast.unparse(e).removesuffix(".0") for e in node.elts[:3]]) for node in ast.walk(tree) if isinstance(node, ast.List | ast.Tuple)]
+    rows = [
+        (node.lineno, [ast.unparse(e).removesuffix(".0") for e in node.elts[:3]])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.List | ast.Tuple)
+    ]
     return sorted(line for line, row in rows if row == ["-1", "-1", "1"])
 
 
 def calls(tree: ast.AST, name: str) -> list[int]:
-    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name]
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+    ]
 
 
 def test_imports_point_down() -> None:
@@ -135,7 +183,9 @@ def test_no_modules_import_each_other() -> None:
 
 
 def test_every_declared_room_exists() -> None:
-    folders = {path.name for path in (ROOT / "inrreg").iterdir() if (path / "__init__.py").is_file()}
+    folders = {
+        path.name for path in (ROOT / "inrreg").iterdir() if (path / "__init__.py").is_file()
+    }
     assert set().union(*FLOORS) == folders | {"graphreg", "inrreg"}
 
 
@@ -144,41 +194,68 @@ def test_nothing_loose_lies_between_the_rooms() -> None:
 
 
 def test_grid_sample_has_one_caller() -> None:
-    found = [f"{file}: {word}" for file, source in sources() for word in ("grid_sample", "affine_grid", "align_corners") if word in source and file != "inrreg/ops/sampling.py"]
+    found = [
+        f"{file}: {word}"
+        for file, source in sources()
+        for word in ("grid_sample", "affine_grid", "align_corners")
+        if word in source and file != "inrreg/ops/sampling.py"
+    ]
     assert found == []
 
 
 def test_only_io_knows_lps() -> None:
     elsewhere = [(file, source) for file, source in sources() if not file.startswith("inrreg/io/")]
     assert [file for file, source in elsewhere if "LPS" in names_and_words(source)] == []
-    assert [f"{file}:{line}" for file, source in elsewhere for line in sign_flips(ast.parse(source))] == []
+    assert [
+        f"{file}:{line}" for file, source in elsewhere for line in sign_flips(ast.parse(source))
+    ] == []
 
 
 def test_only_the_command_line_prints() -> None:
-    assert [f"{file}:{line}" for file, source in sources() if file != "inrreg/app/command_line.py" for line in calls(ast.parse(source), "print")] == []
+    assert [
+        f"{file}:{line}"
+        for file, source in sources()
+        if file != "inrreg/app/command_line.py"
+        for line in calls(ast.parse(source), "print")
+    ] == []
 
 
 def test_files_can_be_read_at_one_sitting() -> None:
-    assert {file: lines for file, source in sources() if (lines := source.count("\n")) > LONGEST_FILE} == {}
+    assert {
+        file: lines for file, source in sources() if (lines := source.count("\n")) > LONGEST_FILE
+    } == {}
 
 
 def test_functions_fit_on_a_screen() -> None:
-    functions = [(file, node) for file, source in sources() for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert {f"{file}:{node.lineno} {node.name}": length for file, node in functions if (length := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION} == {}
+    functions = [
+        (file, node)
+        for file, source in sources()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert {
+        f"{file}:{node.lineno} {node.name}": length
+        for file, node in functions
+        if (length := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION
+    } == {}
 
 
 def test_annotations_are_not_postponed() -> None:
     """Shape annotations are checked in these tests, which needs them evaluated."""
-    assert [file for file, source in sources() if "from __future__ import annotations" in source] == []
+    assert [
+        file for file, source in sources() if "from __future__ import annotations" in source
+    ] == []
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     script = f"import sys, inrreg; print([m for m in {HEAVY!r} if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert result.stdout.strip() == "[]"
 
 
-# --- these checks can fail ------------------------------------------------------------------------------------------
+# --- these checks can fail ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -206,9 +283,18 @@ def test_upward_imports_are_found(file: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("inrreg/ops/sampling.py", "from inrreg.core.image import Image\nfrom inrreg.ops.separable import basis"),
-        ("inrreg/app/register.py", "from graphreg import graph_registration\nfrom inrreg import __version__"),
-        ("graphreg/graph.py", "from graphreg.keypoints import x\nfrom inrreg.core.grid import Grid\nimport torch"),
+        (
+            "inrreg/ops/sampling.py",
+            "from inrreg.core.image import Image\nfrom inrreg.ops.separable import basis",
+        ),
+        (
+            "inrreg/app/register.py",
+            "from graphreg import graph_registration\nfrom inrreg import __version__",
+        ),
+        (
+            "graphreg/graph.py",
+            "from graphreg.keypoints import x\nfrom inrreg.core.grid import Grid\nimport torch",
+        ),
         ("inrreg/transforms/base.py", "import inrreg\nversion = inrreg.__version__"),
         ("inrreg/__init__.py", "from inrreg.app.register import register"),
     ],
@@ -228,19 +314,26 @@ def test_circles_are_found() -> None:
 
 
 def test_an_unplaced_room_is_named() -> None:
-    with pytest.raises(LookupError, match="the room 'attic' stands on no floor: place it in FLOORS"):
+    with pytest.raises(
+        LookupError, match="the room 'attic' stands on no floor: place it in FLOORS"
+    ):
         upward_imports("import torch", "inrreg/attic.py")
 
 
 def test_prose_is_told_from_code() -> None:
-    prose = '"""LPS here."""\n\n\ndef f():\n    """Not LPS."""\n    raise ValueError("this file is LPS")  # LPS\n'
+    prose = (
+        '"""LPS here."""\n\n\ndef f():\n    """Not LPS."""\n    raise ValueError("this file is'
+        ' LPS")  # LPS\n'
+    )
     assert "LPS" not in names_and_words(prose)
     assert "LPS" in names_and_words('frame = "LPS"\n')
     assert "LPS" in names_and_words("x = LPS_FROM_RAS @ y\n")
 
 
 def test_sign_flips_are_found() -> None:
-    assert sign_flips(ast.parse("a = np.diag([-1, -1, 1])\n\nb = (-1.0, -1.0, 1.0, 1.0)\nc = (1, -1, 1)")) == [1, 3]
+    assert sign_flips(
+        ast.parse("a = np.diag([-1, -1, 1])\n\nb = (-1.0, -1.0, 1.0, 1.0)\nc = (1, -1, 1)")
+    ) == [1, 3]
 
 
 def test_shapes_are_checked_while_the_tests_run() -> None:

@@ -1,4 +1,6 @@
-"""Matched points of a discrete search: kept with the result, written as a table of pairs, and taken as guides or as a weighted term."""
+"""Matched points of a discrete search: kept with the result, written as a table of pairs, and taken
+as guides or as a weighted term.
+"""
 
 import csv
 import json
@@ -27,8 +29,14 @@ from inrreg.similarity import MSE, LandmarkDistance
 from inrreg.stages.gradient_registration import Scale
 from inrreg.stages.initial_translation import Start
 
-COARSE = GraphRegistration((Search(Labels(24.0, 6.0), Foerstner(400, 9.0, 4.0, 4.0), spacing_mm=5.0),), lattice_mm=15.0)
-FINE = GraphRegistration((Search(Labels(6.0, 2.0), Foerstner(400, 8.0, 3.0, 3.0), spacing_mm=4.0),), lattice_mm=15.0, name="fine")
+COARSE = GraphRegistration(
+    (Search(Labels(24.0, 6.0), Foerstner(400, 9.0, 4.0, 4.0), spacing_mm=5.0),), lattice_mm=15.0
+)
+FINE = GraphRegistration(
+    (Search(Labels(6.0, 2.0), Foerstner(400, 8.0, 3.0, 3.0), spacing_mm=4.0),),
+    lattice_mm=15.0,
+    name="fine",
+)
 MATCHES = Preset("matches", "", RobustWindow(), (Start(), COARSE))
 WEAK = replace(CONTINUOUS, similarities=(MSE(weight=1.0),), scales=(Scale(8, 30),))
 """A fit that guides can pull."""
@@ -42,13 +50,25 @@ def pair() -> PhantomPair:
 
 @pytest.fixture(scope="module")
 def result(pair: PhantomPair) -> Result:
-    return inrreg.register(pair.fixed, pair.moving, preset=MATCHES, fixed_mask=pair.fixed_mask, landmarks=landmarks_of(pair))
+    return inrreg.register(
+        pair.fixed,
+        pair.moving,
+        preset=MATCHES,
+        fixed_mask=pair.fixed_mask,
+        landmarks=landmarks_of(pair),
+    )
 
 
 @pytest.fixture(scope="module")
 def free(pair: PhantomPair) -> Result:
     """The fit without guides."""
-    return inrreg.register(pair.fixed, pair.moving, preset=Preset("fit", "", RobustWindow(), (WEAK,)), fixed_mask=pair.fixed_mask, landmarks=landmarks_of(pair))
+    return inrreg.register(
+        pair.fixed,
+        pair.moving,
+        preset=Preset("fit", "", RobustWindow(), (WEAK,)),
+        fixed_mask=pair.fixed_mask,
+        landmarks=landmarks_of(pair),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +82,16 @@ class TestTheTable:
         assert kept is not None
         with (folder / "correspondences.csv").open(newline="") as stream:
             header, *rows = csv.reader(stream)
-        assert header == ["label", "fixed_x", "fixed_y", "fixed_z", "moving_x", "moving_y", "moving_z", "confidence"]
+        assert header == [
+            "label",
+            "fixed_x",
+            "fixed_y",
+            "fixed_z",
+            "moving_x",
+            "moving_y",
+            "moving_z",
+            "confidence",
+        ]
         assert [row[0] for row in rows] == list(kept.fixed.labels)
         numbers = torch.tensor(np.array([row[1:] for row in rows], dtype=float))
         assert torch.equal(numbers[:, :3], kept.fixed.coords)
@@ -76,22 +105,52 @@ class TestTheTable:
         assert torch.equal(fixed.coords, result.correspondences.fixed.coords)
         assert torch.equal(moving.coords, result.correspondences.moving.coords)
 
-    def test_guides_another_registration(self, pair: PhantomPair, free: Result, folder: Path) -> None:
+    def test_guides_another_registration(
+        self, pair: PhantomPair, free: Result, folder: Path
+    ) -> None:
         fit = Preset("fit", "", RobustWindow(), (WEAK,))
-        guided = inrreg.register(pair.fixed, pair.moving, preset=fit, fixed_mask=pair.fixed_mask, landmarks=landmarks_of(pair), guide_landmarks=folder / "correspondences.csv")
-        assert guided.metrics["landmarks"]["all"]["mean_mm"] < 0.85 * free.metrics["landmarks"]["all"]["mean_mm"]  # measured: 2.9 and 3.8 mm
+        guided = inrreg.register(
+            pair.fixed,
+            pair.moving,
+            preset=fit,
+            fixed_mask=pair.fixed_mask,
+            landmarks=landmarks_of(pair),
+            guide_landmarks=folder / "correspondences.csv",
+        )
+        # measured: 2.9 and 3.8 mm
+        assert (
+            guided.metrics["landmarks"]["all"]["mean_mm"]
+            < 0.85 * free.metrics["landmarks"]["all"]["mean_mm"]
+        )
 
     def test_of_two_dimensions(self, tmp_path: Path) -> None:
-        points = [Points(torch.tensor([[1.0, 2.0], [3.0, 4.5]], dtype=torch.float64) + i, ("a", "b")) for i in range(2)]
-        write_correspondences(Correspondences(*points, torch.tensor([0.25, 1.0])), tmp_path / "flat.csv")
-        assert (tmp_path / "flat.csv").read_text() == "label,fixed_x,fixed_y,moving_x,moving_y,confidence\na,1.0,2.0,2.0,3.0,0.25\nb,3.0,4.5,4.0,5.5,1.0\n"
+        points = [
+            Points(torch.tensor([[1.0, 2.0], [3.0, 4.5]], dtype=torch.float64) + i, ("a", "b"))
+            for i in range(2)
+        ]
+        write_correspondences(
+            Correspondences(*points, torch.tensor([0.25, 1.0])), tmp_path / "flat.csv"
+        )
+        assert (
+            (tmp_path / "flat.csv").read_text()
+            == "label,fixed_x,fixed_y,moving_x,moving_y,confidence\n"
+            "a,1.0,2.0,2.0,3.0,0.25\nb,3.0,4.5,4.0,5.5,1.0\n"
+        )
         fixed, moving = read_point_pairs(tmp_path / "flat.csv")
         assert torch.equal(fixed.coords, points[0].coords)
         assert torch.equal(moving.coords, points[1].coords)
 
-    def test_cannot_be_written_where_there_is_no_folder(self, result: Result, tmp_path: Path) -> None:
+    def test_cannot_be_written_where_there_is_no_folder(
+        self, result: Result, tmp_path: Path
+    ) -> None:
         assert result.correspondences is not None
-        with pytest.raises(OutputError, match=r"c.csv could not be written \(No such file or directory\); check that its folder exists and has room"):
+        with pytest.raises(
+            OutputError,
+            match=(
+                r"c.csv could not be written \(No such file or directory\); check that its folder"
+                r" exists and has room"
+            ),
+        ):
             write_correspondences(result.correspondences, tmp_path / "missing" / "c.csv")
 
 
@@ -107,7 +166,13 @@ def test_the_keypoints_are_matched_about_right(pair: PhantomPair, result: Result
 def test_those_of_the_last_discrete_stage_are_kept(pair: PhantomPair, result: Result) -> None:
     two = replace(MATCHES, stages=(Start(), COARSE, FINE, Ending()))
     later = inrreg.register(pair.fixed, pair.moving, preset=two, fixed_mask=pair.fixed_mask)
-    alone = inrreg.register(pair.fixed, pair.moving, preset=replace(MATCHES, stages=(FINE,)), fixed_mask=pair.fixed_mask, initial=result.transform)
+    alone = inrreg.register(
+        pair.fixed,
+        pair.moving,
+        preset=replace(MATCHES, stages=(FINE,)),
+        fixed_mask=pair.fixed_mask,
+        initial=result.transform,
+    )
     assert later.correspondences is not None
     assert alone.correspondences is not None
     assert result.correspondences is not None
@@ -117,10 +182,15 @@ def test_those_of_the_last_discrete_stage_are_kept(pair: PhantomPair, result: Re
 
 
 def test_the_table_comes_and_goes_with_the_search(tmp_path: Path) -> None:
-    """Saved over again in two dimensions: a table stays a table, and goes where the new result has none."""
+    """Saved over again in two dimensions: a table stays a table, and goes where the new result has
+    none.
+    """
     flat = pair_2d()
     searching = replace(COARSE, searches=(Search(Labels(12.0, 3.0), Foerstner(200, 5.0)),))
-    found, still = (inrreg.register(flat.fixed, flat.moving, preset=preset) for preset in (replace(MATCHES, stages=(searching,)), STILL))
+    found, still = (
+        inrreg.register(flat.fixed, flat.moving, preset=preset)
+        for preset in (replace(MATCHES, stages=(searching,)), STILL)
+    )
     assert still.correspondences is None
     folder = found.save(tmp_path / "result")
     first = (folder / "correspondences.csv").read_bytes()
@@ -132,33 +202,43 @@ def test_the_table_comes_and_goes_with_the_search(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
-# --- as a term ------------------------------------------------------------------------------------------------------------
+# --- as a term ------------------------------------------------------------------------------------
 
 GRID = oblique_grid(3)
 OFF = torch.tensor([0.5, 3.0, 40.0], dtype=torch.float64)
 FIXED = Points.from_array([[-30.0, 50.0, 115.0], [-28.0, 52.0, 118.0], [-27.0, 49.0, 121.0]])
-MOVING = Points(FIXED.coords + OFF[:, None] * torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64) / 3)
+MOVING = Points(
+    FIXED.coords + OFF[:, None] * torch.tensor([2.0, -1.0, 2.0], dtype=torch.float64) / 3
+)
 LOSSES = 2.0 * ((OFF**2 + 4.0).sqrt() - 2.0)
 """Pseudo-Huber with 2 mm."""
 
 
 def distance(confidence: Tensor | None, fixed: Points = FIXED, moving: Points = MOVING) -> float:
-    return float(LandmarkDistance(fixed, moving, confidence=confidence)(geometry(still(3), voxels_of(GRID))))
+    return float(
+        LandmarkDistance(fixed, moving, confidence=confidence)(geometry(still(3), voxels_of(GRID)))
+    )
 
 
 class TestConfidence:
     def test_makes_a_weighted_mean(self) -> None:
         trust = torch.tensor([0.9, 0.5, 0.1])
         assert distance(trust) == pytest.approx(float((trust * LOSSES).sum() / 1.5), rel=1e-6)
-        assert distance(0.2 * trust) == pytest.approx(distance(trust), rel=1e-6)  # of a mean only the shares count
+        # of a mean only the shares count
+        assert distance(0.2 * trust) == pytest.approx(distance(trust), rel=1e-6)
 
     def test_alike_for_all_it_is_the_plain_mean(self) -> None:
         assert distance(torch.full((3,), 0.3)) == pytest.approx(distance(None), rel=1e-6)
         assert distance(None) == pytest.approx(float(LOSSES.mean()), rel=1e-6)
 
     def test_of_zero_leaves_a_pair_out(self) -> None:
-        assert distance(torch.tensor([1.0, 0.5, 0.0])) == pytest.approx(distance(torch.tensor([1.0, 0.5]), Points(FIXED.coords[:2]), Points(MOVING.coords[:2])), rel=1e-9)
-        assert distance(torch.tensor([1.0, 0.5, 0.0])) != pytest.approx(distance(torch.tensor([1.0, 0.5, 0.5])), rel=0.1)
+        assert distance(torch.tensor([1.0, 0.5, 0.0])) == pytest.approx(
+            distance(torch.tensor([1.0, 0.5]), Points(FIXED.coords[:2]), Points(MOVING.coords[:2])),
+            rel=1e-9,
+        )
+        assert distance(torch.tensor([1.0, 0.5, 0.0])) != pytest.approx(
+            distance(torch.tensor([1.0, 0.5, 0.5])), rel=0.1
+        )
 
     def test_of_zero_for_all_is_no_term(self) -> None:
         assert distance(torch.zeros(3)) == 0
@@ -168,6 +248,18 @@ def test_a_term_of_correspondences_pulls(pair: PhantomPair, result: Result, free
     kept = result.correspondences
     assert kept is not None
     term = LandmarkDistance(kept.fixed, kept.moving, confidence=kept.confidence)
-    fit = Preset("fit", "", RobustWindow(), (replace(WEAK, similarities=(*WEAK.similarities, term)),))
-    pulled = inrreg.register(pair.fixed, pair.moving, preset=fit, fixed_mask=pair.fixed_mask, landmarks=landmarks_of(pair))
-    assert pulled.metrics["landmarks"]["all"]["mean_mm"] < 0.85 * free.metrics["landmarks"]["all"]["mean_mm"]  # measured: 2.9 and 3.8 mm
+    fit = Preset(
+        "fit", "", RobustWindow(), (replace(WEAK, similarities=(*WEAK.similarities, term)),)
+    )
+    pulled = inrreg.register(
+        pair.fixed,
+        pair.moving,
+        preset=fit,
+        fixed_mask=pair.fixed_mask,
+        landmarks=landmarks_of(pair),
+    )
+    # measured: 2.9 and 3.8 mm
+    assert (
+        pulled.metrics["landmarks"]["all"]["mean_mm"]
+        < 0.85 * free.metrics["landmarks"]["all"]["mean_mm"]
+    )

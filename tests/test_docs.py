@@ -1,4 +1,6 @@
-"""What the documentation shows: each page's Python runs from top to bottom, links lead somewhere, pictures can be drawn again."""
+"""What the documentation shows: each page's Python runs from top to bottom, links lead somewhere,
+pictures can be drawn again.
+"""
 
 import os
 import re
@@ -27,8 +29,14 @@ def run(text: str, name: str) -> dict[str, object]:
     return namespace
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text(encoding="utf-8"))], ids=lambda page: page.name)
-def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if blocks(page.read_text(encoding="utf-8"))],
+    ids=lambda page: page.name,
+)
+def test_the_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     assert run(page.read_text(encoding="utf-8"), str(page))
@@ -36,18 +44,29 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_to_files_lead_somewhere(page: Path) -> None:
-    targets = [target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
+    targets = [
+        target for target in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target
+    ]
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_the_picture_of_the_frames_can_be_drawn_again(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, str(ROOT / "docs" / "figures" / "frames.py"), str(tmp_path)], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "figures" / "frames.py"), str(tmp_path)],
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     drawn, kept = (folder / "frames.png" for folder in (tmp_path, ROOT / "docs"))
-    assert drawn.read_bytes()[16:24] == kept.read_bytes()[16:24]  # width and height; fonts differ between machines
+    # width and height; fonts differ between machines
+    assert drawn.read_bytes()[16:24] == kept.read_bytes()[16:24]
 
 
 def test_a_page_that_fails_says_in_which_line() -> None:
-    page = "# Title\n\n```python\nx = 1\n```\n\ntext\n\n```python\nassert x == 2\n```\n\n```\nnot python\n```\n"
+    page = (
+        "# Title\n\n```python\nx = 1\n```\n\ntext\n\n```python\nassert x == 2\n```\n\n```\nnot"
+        " python\n```\n"
+    )
     assert [line for line, _ in blocks(page)] == [3, 9]
     with pytest.raises(AssertionError) as failure:
         run(page, "page.md")

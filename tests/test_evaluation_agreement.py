@@ -32,7 +32,10 @@ def test_global_measures_equal_numpy(grid):
     result = image_agreement(image(f, grid), image(w, grid), image(inside, grid))
     assert result.n_voxels == inside.sum()
     assert result.ncc == pytest.approx(np.corrcoef(f[inside], w[inside])[0, 1])
-    assert result.mse_intensity2 == pytest.approx(((f - w)[inside].astype(float) ** 2).mean(), rel=1e-5)  # the images are single precision
+    # the images are single precision
+    assert result.mse_intensity2 == pytest.approx(
+        ((f - w)[inside].astype(float) ** 2).mean(), rel=1e-5
+    )
 
 
 @both_dimensions
@@ -42,9 +45,12 @@ def test_local_correlation_equals_windows_one_by_one(grid):
     radius = [size // 2 for size in window_voxels(grid, 4.0)]
     expected = []
     for centre in np.argwhere(inside):
-        window = tuple(slice(max(c - r, 0), c + r + 1) for c, r in zip(centre, radius, strict=True))  # cut at the border
+        # cut at the border
+        window = tuple(slice(max(c - r, 0), c + r + 1) for c, r in zip(centre, radius, strict=True))
         expected.append(np.corrcoef(f[window].ravel(), w[window].ravel())[0, 1])
-    assert image_agreement(image(f, grid), image(w, grid), image(inside, grid), window_mm=4.0).lncc == pytest.approx(np.mean(expected), rel=1e-6)
+    assert image_agreement(
+        image(f, grid), image(w, grid), image(inside, grid), window_mm=4.0
+    ).lncc == pytest.approx(np.mean(expected), rel=1e-6)
 
 
 def test_windows_are_odd_and_near_the_size_asked_for():
@@ -57,13 +63,14 @@ def test_gain_and_offset_do_not_matter_to_correlations():
     f = image(noise(grid), grid)
     same = image_agreement(f, f.with_data(0.2 * f.data - 1000))
     assert same.ncc == pytest.approx(1, abs=1e-6)
-    assert same.lncc == pytest.approx(1, abs=1e-4)  # single precision images: 1e-7 of 1000 against windows that vary by 10
+    # single precision images: 1e-7 of 1000 against windows that vary by 10
+    assert same.lncc == pytest.approx(1, abs=1e-4)
     inverted = image_agreement(f, f.with_data(-f.data))
     assert inverted.ncc == pytest.approx(-1)
     assert inverted.lncc == pytest.approx(-1)
 
 
-def test_flat_windows_of_the_fixed_image_are_left_out_and_flat_ones_of_the_warped_are_no_agreement():
+def test_flat_fixed_windows_are_left_out_and_flat_warped_ones_do_not_agree():
     grid = Grid.from_spacing((30, 30), 1.0)
     f = noise(grid)
     f[:, 15:] = 300.0
@@ -75,19 +82,26 @@ def test_flat_windows_of_the_fixed_image_are_left_out_and_flat_ones_of_the_warpe
     counted[:, :16] = True  # windows of 3 x 3 that see a varying voxel
     other = image(noise(grid, 1), grid)  # varies where the fixed image is flat
     everywhere = image_agreement(image(f, grid), other, window_mm=3.0)
-    assert everywhere.lncc == pytest.approx(image_agreement(image(f, grid), other, image(counted, grid), window_mm=3.0).lncc)
+    assert everywhere.lncc == pytest.approx(
+        image_agreement(image(f, grid), other, image(counted, grid), window_mm=3.0).lncc
+    )
     flat = np.zeros((30, 30), bool)
     flat[:11] = True
     boundary = np.zeros((30, 30), bool)
     boundary[11:13] = True
     # away from the cut: 1 where both vary, 0 where the warped image is flat
-    result = image_agreement(image(f, grid), image(half_lost, grid), image(~boundary, grid), window_mm=3.0)
-    assert result.lncc == pytest.approx((counted & ~flat & ~boundary).sum() / (counted & ~boundary).sum())
+    result = image_agreement(
+        image(f, grid), image(half_lost, grid), image(~boundary, grid), window_mm=3.0
+    )
+    assert result.lncc == pytest.approx(
+        (counted & ~flat & ~boundary).sum() / (counted & ~boundary).sum()
+    )
 
 
 def test_a_warped_image_that_left_the_view_agrees_with_nothing():
     grid = oblique_2d()
-    constant = Image(torch.full((1, *grid.shape), 0.3, dtype=torch.float64), grid)  # whose mean is not exactly 0.3
+    # whose mean is not exactly 0.3
+    constant = Image(torch.full((1, *grid.shape), 0.3, dtype=torch.float64), grid)
     result = image_agreement(image(noise(grid), grid), constant)
     assert (result.ncc, result.lncc) == (0, 0)
     json.dumps(result.to_json(), allow_nan=False)

@@ -1,4 +1,6 @@
-"""Jacobian determinants: closed forms on oblique grids, SimpleITK where it can be believed, and statistics worked out by hand."""
+"""Jacobian determinants: closed forms on oblique grids, SimpleITK where it can be believed, and
+statistics worked out by hand.
+"""
 
 import json
 
@@ -12,7 +14,11 @@ import inrreg.evaluation.jacobian as module
 from inrreg.core.errors import FrameError, InputError
 from inrreg.core.grid import Cube, Grid
 from inrreg.core.image import Image
-from inrreg.evaluation import jacobian_determinant, jacobian_determinant_of_field, jacobian_statistics
+from inrreg.evaluation import (
+    jacobian_determinant,
+    jacobian_determinant_of_field,
+    jacobian_statistics,
+)
 from inrreg.ops.small_matrices import determinant
 from inrreg.transforms import BSpline, Composite, Neural, Render
 
@@ -25,7 +31,11 @@ def inner(array):
 
 
 def mask_on(grid, array):
-    return Image(torch.as_tensor(np.asarray(array), dtype=torch.float32).reshape(1, *grid.shape), grid, "body")
+    return Image(
+        torch.as_tensor(np.asarray(array), dtype=torch.float32).reshape(1, *grid.shape),
+        grid,
+        "body",
+    )
 
 
 @both_dimensions
@@ -33,10 +43,14 @@ def test_affine_by_both_schemes_everywhere(grid):
     for seed in range(3):
         transform = affine_about(grid, seed, strength=0.4)
         expected = torch.full(grid.shape, float(torch.linalg.det(transform.matrix().detach())))
-        torch.testing.assert_close(jacobian_determinant(transform, grid), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            jacobian_determinant(transform, grid), expected, rtol=1e-5, atol=1e-6
+        )
         field = transform.displacement(grid.points(torch.float64))
         # one-sided differences are exact for affine maps too, so the border counts
-        torch.testing.assert_close(jacobian_determinant_of_field(field, grid), expected.double(), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            jacobian_determinant_of_field(field, grid), expected.double(), rtol=1e-6, atol=1e-9
+        )
 
 
 def test_a_reflection_folds_everywhere():
@@ -54,10 +68,15 @@ def test_quadratic_field_in_closed_form(grid):
     points = grid.points(torch.float64)
     expected = torch.linalg.det(transform.exact_jacobian(points))
     assert expected.std() > 0.03  # it varies
-    torch.testing.assert_close(jacobian_determinant(transform, grid).double(), expected, rtol=1e-4, atol=1e-4)  # single precision positions
+    # single precision positions
+    torch.testing.assert_close(
+        jacobian_determinant(transform, grid).double(), expected, rtol=1e-4, atol=1e-4
+    )
     by_differences = jacobian_determinant_of_field(transform.displacement(points), grid)
-    torch.testing.assert_close(inner(by_differences), inner(expected))  # central differences of a quadratic are exact
-    assert not torch.allclose(by_differences, expected, atol=1e-3)  # one-sided ones at the border are not
+    # central differences of a quadratic are exact
+    torch.testing.assert_close(inner(by_differences), inner(expected))
+    # one-sided ones at the border are not
+    assert not torch.allclose(by_differences, expected, atol=1e-3)
 
 
 def test_differences_converge_to_the_analytic_determinant_at_second_order():
@@ -66,10 +85,21 @@ def test_differences_converge_to_the_analytic_determinant_at_second_order():
     transform.coefficients.data.normal_(0, 0.5, generator=torch.Generator().manual_seed(0))
     errors = []
     for spacing in (0.2, 0.1):
-        grid = Grid.from_spacing((9, 9, 9), spacing, coarse.center - coarse.direction @ np.full(3, 4 * spacing), coarse.direction)
+        grid = Grid.from_spacing(
+            (9, 9, 9),
+            spacing,
+            coarse.center - coarse.direction @ np.full(3, 4 * spacing),
+            coarse.direction,
+        )
         points = grid.points(torch.float64)
-        by_differences = jacobian_determinant_of_field(transform.displacement(points).detach(), grid)
-        errors.append(float((by_differences - determinant(transform.jacobian(points)).detach())[4, 4, 4].abs()))
+        by_differences = jacobian_determinant_of_field(
+            transform.displacement(points).detach(), grid
+        )
+        errors.append(
+            float(
+                (by_differences - determinant(transform.jacobian(points)).detach())[4, 4, 4].abs()
+            )
+        )
     assert 3.0 < errors[0] / errors[1] < 5.0  # half the step, a quarter of the error
 
 
@@ -81,23 +111,38 @@ def test_analytic_determinant_of_networks_and_chains():
         parameter.data.normal_(0, 0.5, generator=generator)
     neural = Neural(network, Cube.around(grid), 3.0)
     fine = Grid.from_spacing((9, 9, 9), 0.3, grid.center, grid.direction)
-    for transform in (neural, Render.over(neural, grid, 3.0), Composite([affine_about(grid, strength=0.1), neural])):
+    for transform in (
+        neural,
+        Render.over(neural, grid, 3.0),
+        Composite([affine_about(grid, strength=0.1), neural]),
+    ):
         det = jacobian_determinant(transform, fine)
         assert not det.requires_grad
-        by_differences = inner(jacobian_determinant_of_field(transform.displacement_on(fine).detach(), fine))
-        torch.testing.assert_close(inner(det), by_differences, rtol=0, atol=1e-3)  # 0.3 mm steps of a field that bends over 15 mm, single precision
+        by_differences = inner(
+            jacobian_determinant_of_field(transform.displacement_on(fine).detach(), fine)
+        )
+        # 0.3 mm steps of a field that bends over 15 mm, single precision
+        torch.testing.assert_close(inner(det), by_differences, rtol=0, atol=1e-3)
         assert (inner(det) - 1).abs().mean() > 0.01
 
 
 @pytest.mark.parametrize("shape", [(10, 9), (9, 8, 7)], ids=["2-D", "3-D"])
 def test_equals_simpleitk_on_identity_directions(shape):
-    grid = Grid.from_spacing(shape, (1.5, 0.8, 2.5)[: len(shape)], origin=(-30.0, 45.0, 120.0)[: len(shape)])
-    u = torch.randn(*shape, len(shape), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    field = SimpleITK.GetImageFromArray(u.transpose(0, len(shape) - 1).contiguous().numpy(), isVector=True)  # the determinant does not see LPS, if both points and vectors are read so
+    grid = Grid.from_spacing(
+        shape, (1.5, 0.8, 2.5)[: len(shape)], origin=(-30.0, 45.0, 120.0)[: len(shape)]
+    )
+    u = torch.randn(
+        *shape, len(shape), dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    # the determinant does not see LPS, if both points and vectors are read so
+    field = SimpleITK.GetImageFromArray(
+        u.transpose(0, len(shape) - 1).contiguous().numpy(), isVector=True
+    )
     field.SetSpacing(grid.spacing.tolist())
     expected = SimpleITK.GetArrayFromImage(SimpleITK.DisplacementFieldJacobianDeterminant(field)).T
     det = jacobian_determinant_of_field(u, grid)
-    np.testing.assert_allclose(inner(det.numpy()), inner(expected), atol=1e-5)  # its border rule is another one; it answers in single precision
+    # its border rule is another one; it answers in single precision
+    np.testing.assert_allclose(inner(det.numpy()), inner(expected), atol=1e-5)
 
 
 def test_slabs_change_nothing(monkeypatch):
@@ -105,11 +150,19 @@ def test_slabs_change_nothing(monkeypatch):
     transform = BSpline.over(grid, 6.0)
     transform.coefficients.data.normal_(0, 1.0, generator=torch.Generator().manual_seed(0))
     field = transform.displacement_on(grid).detach()
-    analytic, by_differences = jacobian_determinant(transform, grid), jacobian_determinant_of_field(field, grid)
+    analytic, by_differences = (
+        jacobian_determinant(transform, grid),
+        jacobian_determinant_of_field(field, grid),
+    )
     for voxels in (1, 200):  # slabs of one and of two slices
         monkeypatch.setattr(module, "SLAB", voxels)
-        torch.testing.assert_close(jacobian_determinant(transform, grid), analytic, atol=1e-4, rtol=0)  # world positions are rounded otherwise
-        torch.testing.assert_close(jacobian_determinant_of_field(field, grid), by_differences, atol=0, rtol=0)
+        # world positions are rounded otherwise
+        torch.testing.assert_close(
+            jacobian_determinant(transform, grid), analytic, atol=1e-4, rtol=0
+        )
+        torch.testing.assert_close(
+            jacobian_determinant_of_field(field, grid), by_differences, atol=0, rtol=0
+        )
 
 
 def test_an_axis_of_one_voxel_does_not_change_volume():
@@ -123,7 +176,8 @@ def test_statistics_by_hand():
     grid = Grid.from_spacing((3, 2), 1.0)
     det = torch.tensor([[-1.0, 0.0], [1.0, float(np.e)], [2.0, 99.0]])
     result = jacobian_statistics(det, mask_on(grid, [[1, 1], [1, 1], [0, 0]]))
-    assert (result.n_voxels, result.n_folded, result.folded_percent) == (4, 2, 50.0)  # zero is a fold
+    # zero is a fold
+    assert (result.n_voxels, result.n_folded, result.folded_percent) == (4, 2, 50.0)
     assert (result.min, result.max) == (-1, pytest.approx(np.e))
     assert result.median == pytest.approx(0.5)
     assert result.mean == pytest.approx(np.e / 4)
@@ -142,10 +196,14 @@ def test_no_logarithm_is_left_where_all_is_folded():
 
 def test_equals_the_formulas_of_an_independent_scorer():
     grid = oblique_3d()
-    u = 0.5 * torch.randn(*grid.shape, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    u = 0.5 * torch.randn(
+        *grid.shape, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
     inside = np.zeros(grid.shape, bool)
     inside[1:-1, 1:-1, 1:-1] = np.random.default_rng(0).random((10, 8, 7)) < 0.7
-    along_index = np.stack([np.gradient(u.numpy(), h, axis=axis) for axis, h in enumerate(grid.spacing)], -1)
+    along_index = np.stack(
+        [np.gradient(u.numpy(), h, axis=axis) for axis, h in enumerate(grid.spacing)], -1
+    )
     det = np.linalg.det(np.eye(3) + along_index @ grid.direction.T)[inside]
     result = jacobian_statistics(jacobian_determinant_of_field(u, grid), mask_on(grid, inside))
     assert 0 < result.folded_percent == pytest.approx(100 * (det <= 0).mean())
@@ -161,6 +219,8 @@ def test_refuses_what_it_cannot_judge():
     with pytest.raises(FrameError, match="body lies on"):
         jacobian_statistics(det[1:], mask_on(grid, det))
     with pytest.raises(InputError, match="not finite at 1 of"):
-        jacobian_statistics(det.index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(torch.nan)))
+        jacobian_statistics(
+            det.index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(torch.nan))
+        )
     with pytest.raises(FrameError, match="displacement field on"):
         jacobian_determinant_of_field(torch.zeros(3, 3, 2), grid)

@@ -1,4 +1,6 @@
-"""Landmark errors and distance statistics: numbers worked out by hand, and the formulas that challenges use."""
+"""Landmark errors and distance statistics: numbers worked out by hand, and the formulas that
+challenges use.
+"""
 
 import json
 
@@ -48,7 +50,9 @@ def test_maps_fixed_to_moving_and_not_back():
     shift = Translation.by([3.0, 4.0, 0.0])
     moving = landmarks(FIXED + np.array([3.0, 4.0, 0.0]))
     assert landmark_error(shift, landmarks(FIXED), moving).all.continuous.max_mm < 1e-12
-    assert landmark_error(shift, moving, landmarks(FIXED)).all.continuous.mean_mm == pytest.approx(10)
+    assert landmark_error(shift, moving, landmarks(FIXED)).all.continuous.mean_mm == pytest.approx(
+        10
+    )
     assert landmark_error(shift, landmarks(FIXED), moving).all.initial_mean_mm == pytest.approx(5)
 
 
@@ -62,7 +66,11 @@ def test_groups_are_the_letters_of_the_label():
 
 
 def test_a_group_may_be_called_all():
-    errors = landmark_error(still(), landmarks(FIXED, ("all1", "b", "b", "b")), landmarks(FIXED + OFFSETS, ("all1", "b", "b", "b")))
+    errors = landmark_error(
+        still(),
+        landmarks(FIXED, ("all1", "b", "b", "b")),
+        landmarks(FIXED + OFFSETS, ("all1", "b", "b", "b")),
+    )
     written = errors.to_json()
     assert written["groups"]["all"]["n"] == 1
     assert written["all"]["n"] == 4
@@ -70,12 +78,18 @@ def test_a_group_may_be_called_all():
 
 def test_snapping_moves_the_mapped_point_only():
     grid = Grid.from_spacing((10, 10, 10), (1.0, 2.0, 5.0), origin=(0.5, 0.0, 0.0))
-    fixed = landmarks([[2.9, 3.1, 7.0], [1.0, 1.0, 2.5]], ("a", "b"))  # nearest centres: (2.5, 4, 5); half-way goes up: (1.5, 2, 5)
-    moving = landmarks([[2.5, 4.0, 6.0], [1.5, 2.0, 5.0]], ("a", "b"))  # the first one is off the lattice and stays there
-    np.testing.assert_allclose(landmark_distances(still(), fixed, moving, grid), [1.0, 0.0], atol=1e-12)
+    # nearest centres: (2.5, 4, 5); half-way goes up: (1.5, 2, 5)
+    fixed = landmarks([[2.9, 3.1, 7.0], [1.0, 1.0, 2.5]], ("a", "b"))
+    # the first one is off the lattice and stays there
+    moving = landmarks([[2.5, 4.0, 6.0], [1.5, 2.0, 5.0]], ("a", "b"))
+    np.testing.assert_allclose(
+        landmark_distances(still(), fixed, moving, grid), [1.0, 0.0], atol=1e-12
+    )
     errors = landmark_error(still(), fixed, moving, grid).all
     assert errors.to_json()["snapped_mean_mm"] == pytest.approx(0.5)
-    assert errors.continuous.mean_mm == pytest.approx((np.linalg.norm([0.4, 0.9, 1.0]) + np.linalg.norm([0.5, 1.0, 2.5])) / 2)
+    assert errors.continuous.mean_mm == pytest.approx(
+        (np.linalg.norm([0.4, 0.9, 1.0]) + np.linalg.norm([0.5, 1.0, 2.5])) / 2
+    )
 
 
 def test_snapping_on_an_oblique_grid_finds_the_nearest_centre():
@@ -84,10 +98,18 @@ def test_snapping_on_an_oblique_grid_finds_the_nearest_centre():
     voxels = generator.uniform(-2.0, 13.0, (50, 3))  # the lattice goes on beyond the image
     fixed = landmarks(voxels @ grid.matrix.T + grid.origin, ())
     moving = landmarks(generator.normal(fixed.coords, 3.0), ())
-    corners = np.floor(voxels)[:, None] + np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(1, 8, 3)
+    corners = np.floor(voxels)[:, None] + np.stack(
+        np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1
+    ).reshape(1, 8, 3)
     centres = corners @ grid.matrix.T + grid.origin
-    nearest = centres[np.arange(50), np.linalg.norm(centres - fixed.coords.numpy()[:, None], axis=-1).argmin(1)]
-    np.testing.assert_allclose(landmark_distances(still(), fixed, moving, grid), np.linalg.norm(nearest - moving.coords.numpy(), axis=-1), rtol=1e-9)
+    nearest = centres[
+        np.arange(50), np.linalg.norm(centres - fixed.coords.numpy()[:, None], axis=-1).argmin(1)
+    ]
+    np.testing.assert_allclose(
+        landmark_distances(still(), fixed, moving, grid),
+        np.linalg.norm(nearest - moving.coords.numpy(), axis=-1),
+        rtol=1e-9,
+    )
 
 
 def test_statistics_equal_the_formulas_of_an_independent_scorer():
@@ -122,9 +144,13 @@ def test_works_in_two_dimensions():
 
 def test_refuses_pairs_that_do_not_match():
     with pytest.raises(InputError, match="4 landmarks and moving 3"):
-        landmark_error(still(), landmarks(FIXED, name="fixed"), landmarks(FIXED[:3], LABELS[:3], "moving"))
+        landmark_error(
+            still(), landmarks(FIXED, name="fixed"), landmarks(FIXED[:3], LABELS[:3], "moving")
+        )
     with pytest.raises(InputError, match="landmark 1 is 'L1' in fixed but '9' in moving"):
-        landmark_error(still(), landmarks(FIXED, name="fixed"), landmarks(FIXED, LABELS[::-1], "moving"))
+        landmark_error(
+            still(), landmarks(FIXED, name="fixed"), landmarks(FIXED, LABELS[::-1], "moving")
+        )
     with pytest.raises(InputError, match="at least one pair"):
         landmark_error(still(), landmarks(np.zeros((0, 3)), ()), landmarks(np.zeros((0, 3)), ()))
     with pytest.raises(FrameError, match=r"\[2, 3\]"):

@@ -1,4 +1,6 @@
-"""The benchmark of Jacobian penalties: every way gives the same penalty, and the table has a row a field."""
+"""The benchmark of Jacobian penalties: every way gives the same penalty, and the table has a row a
+field.
+"""
 
 import importlib
 import json
@@ -22,15 +24,23 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_ways_at_all_points_agree(benchmark: ModuleType, name: str) -> None:
-    ways = benchmark.steps(benchmark.field(name, 16, torch.device("cpu")), 1000, torch.device("cpu"))
+    ways = benchmark.steps(
+        benchmark.field(name, 16, torch.device("cpu")), 1000, torch.device("cpu")
+    )
     values = [float(ways[way]().detach()) for way in ("backward twice", "forward mode", "tangents")]
     assert values == pytest.approx([values[0]] * 3, rel=1e-4)
     assert values[0] > float(ways["u alone"]().detach()) > 0
 
 
-def test_it_writes_a_row_a_field_and_what_is_met(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_it_writes_a_row_a_field_and_what_is_met(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     threads = torch.get_num_threads()
-    monkeypatch.setattr(sys, "argv", ["jacobian_cost", "--points", "216", "--width", "8", "--repeats", "1", "-o", str(tmp_path)])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["jacobian_cost", "--points", "216", "--width", "8", "--repeats", "1", "-o", str(tmp_path)],
+    )
     benchmark.main()
     torch.set_num_threads(threads)
     lines = (tmp_path / "table.csv").read_text().splitlines()

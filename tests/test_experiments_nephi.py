@@ -15,7 +15,9 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("experiments.nephi")
 
 
-def test_iterations_are_counted_to_the_loss_of_the_same_pair(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iterations_are_counted_to_the_loss_of_the_same_pair(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(study, "LENGTHS", (30, 60, 105, 150))
     table = study.Table(tmp_path, ("seed", "arm", "iterations"), False)
     ends = {
@@ -27,7 +29,16 @@ def test_iterations_are_counted_to_the_loss_of_the_same_pair(study: ModuleType, 
     }
     for (seed, arm), losses in ends.items():
         for n, loss in zip(study.LENGTHS, losses, strict=True):
-            table.add({"seed": seed, "arm": arm, "iterations": n, "start_mm": 2.0, "end_mm": 1.0, "end_loss": loss})
+            table.add(
+                {
+                    "seed": seed,
+                    "arm": arm,
+                    "iterations": n,
+                    "start_mm": 2.0,
+                    "end_mm": 1.0,
+                    "end_loss": loss,
+                }
+            )
     assert study.iterations(table, "usual") == [150, 105]
     assert study.iterations(table, "encoder") == [60, 30]
     assert study.iterations(table, "shared codes") == [300, 300]

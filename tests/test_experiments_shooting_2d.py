@@ -1,4 +1,6 @@
-"""The study beside Demeter, on a generated C: what is judged, and what is claimed where a tool is missing."""
+"""The study beside Demeter, on a generated C: what is judged, and what is claimed where a tool is
+missing.
+"""
 
 import importlib
 from pathlib import Path
@@ -30,7 +32,9 @@ def pictures(study: ModuleType) -> object:
     phantom, absent = cut_c_pair()
     flat = Grid.from_spacing(phantom.fixed.grid.shape, 1.0)
     moving = warp(phantom.moving, identity(2), phantom.fixed.grid)
-    return study.Pictures(*(Image(image.data.float(), flat, image.name) for image in (phantom.fixed, moving, absent)))
+    return study.Pictures(
+        *(Image(image.data.float(), flat, image.name) for image in (phantom.fixed, moving, absent))
+    )
 
 
 def test_the_map_is_judged_outside_the_lesion(study: ModuleType) -> None:
@@ -49,7 +53,29 @@ def test_the_map_is_judged_outside_the_lesion(study: ModuleType) -> None:
 
 def test_without_demeter_nothing_is_claimed_against_it(study: ModuleType, tmp_path: Path) -> None:
     table = study.Table(tmp_path, ("case", "method", "tool"), False)
-    table.add({"case": "C", "method": "LDDMM", "tool": "ours", "outside": 3.0, "det_min": 0.2, "seconds": 1.0})
+    table.add(
+        {
+            "case": "C",
+            "method": "LDDMM",
+            "tool": "ours",
+            "outside": 3.0,
+            "det_min": 0.2,
+            "seconds": 1.0,
+        }
+    )
     assert [entry["met"] for entry in study.claims(table)] == [True, None, None]
-    table.add({"case": "C", "method": "LDDMM", "tool": "demeter", "outside": 2.0, "det_min": -0.1, "seconds": 4.0})
-    assert [(entry["value"], entry["met"]) for entry in study.claims(table)] == [(0.2, True), (1.5, False), (0.25, True)]
+    table.add(
+        {
+            "case": "C",
+            "method": "LDDMM",
+            "tool": "demeter",
+            "outside": 2.0,
+            "det_min": -0.1,
+            "seconds": 4.0,
+        }
+    )
+    assert [(entry["value"], entry["met"]) for entry in study.claims(table)] == [
+        (0.2, True),
+        (1.5, False),
+        (0.25, True),
+    ]

@@ -31,16 +31,27 @@ def test_a_window_without_width_is_refused(low: float, high: float) -> None:
 def test_robust_window_is_numpys_percentiles(grid: Grid) -> None:
     image = image_of(noise(grid.shape, 1) ** 3 * 800 - 100, grid)
     low, high = np.percentile(image.data.numpy(), [2, 95])
-    np.testing.assert_allclose(RobustWindow(2, 95)(image).data, np.clip((image.data.numpy() - low) / (high - low), 0, 1), atol=1e-9)
+    np.testing.assert_allclose(
+        RobustWindow(2, 95)(image).data,
+        np.clip((image.data.numpy() - low) / (high - low), 0, 1),
+        atol=1e-9,
+    )
 
 
 def test_robust_window_forgets_gain_offset_and_outliers(grid: Grid) -> None:
     image = image_of(noise(grid.shape, 1), grid)
     expected = RobustWindow()(image)
-    torch.testing.assert_close(RobustWindow()(image.with_data(250 * image.data - 1000)).data, expected.data, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        RobustWindow()(image.with_data(250 * image.data - 1000)).data,
+        expected.data,
+        rtol=0,
+        atol=1e-9,
+    )
     bright = image.data.clone()
     bright.flatten()[image.data.argmax()] = 1e6
-    torch.testing.assert_close(RobustWindow()(image.with_data(bright)).data, expected.data, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        RobustWindow()(image.with_data(bright)).data, expected.data, rtol=0, atol=1e-9
+    )
 
 
 def test_a_sparse_image_keeps_its_few_values(grid: Grid) -> None:
@@ -62,8 +73,12 @@ def test_a_subsample_of_a_large_image_will_do() -> None:
     image = image_of(noise(grid.shape, 1), grid)
     whole = RobustWindow(10, 90)(image).data
     assert float((whole == 0).double().mean()) == pytest.approx(0.1, abs=1e-3)
-    image = image_of(noise((2200, 1000), 1), Grid.from_spacing((2200, 1000), 1.0))  # every second voxel is looked at
-    assert float((RobustWindow(10, 90)(image).data == 1).double().mean()) == pytest.approx(0.1, abs=2e-3)  # a million samples
+    # every second voxel is looked at
+    image = image_of(noise((2200, 1000), 1), Grid.from_spacing((2200, 1000), 1.0))
+    # a million samples
+    assert float((RobustWindow(10, 90)(image).data == 1).double().mean()) == pytest.approx(
+        0.1, abs=2e-3
+    )
 
 
 def test_gradient_magnitude_of_a_slope_is_its_steepness(grid: Grid) -> None:
@@ -71,7 +86,10 @@ def test_gradient_magnitude_of_a_slope_is_its_steepness(grid: Grid) -> None:
     image = image_of(grid.points(torch.float64) @ slope, grid)
     expected = slope.norm().expand_as(image.data)
     torch.testing.assert_close(GradientMagnitude()(image).data, expected, rtol=1e-9, atol=0)
-    torch.testing.assert_close(GradientMagnitude()(image.with_data(-image.data)).data, expected, rtol=1e-9, atol=0)  # whichever side is brighter
+    # whichever side is brighter
+    torch.testing.assert_close(
+        GradientMagnitude()(image.with_data(-image.data)).data, expected, rtol=1e-9, atol=0
+    )
 
 
 def test_gradient_magnitude_is_close_to_the_analytic_one() -> None:
@@ -80,4 +98,5 @@ def test_gradient_magnitude_is_close_to_the_analytic_one() -> None:
     expected = wave.gradient(grid.points(torch.float64)).norm(dim=-1)
     inner = (slice(1, -1),) * 3  # differences are one-sided at the border
     error = (GradientMagnitude()(wave.image(grid, torch.float64)).data[0] - expected)[inner]
-    assert float(error.abs().max()) < 0.02 * float(expected.max())  # (|k| h)^2 / 6 for the 2.5 mm axis and a wavelength of 27 mm is 6 %, shared with the finer axes
+    # (|k| h)^2 / 6 for the 2.5 mm axis and a wavelength of 27 mm is 6 %, shared with the finer axes
+    assert float(error.abs().max()) < 0.02 * float(expected.max())

@@ -1,4 +1,6 @@
-"""The hash grid: index for index and weight for weight what tiny-cuda-nn computes, smooth where asked, and its parameters exchangeable."""
+"""The hash grid: index for index and weight for weight what tiny-cuda-nn computes, smooth where
+asked, and its parameters exchangeable.
+"""
 
 import math
 import sys
@@ -32,17 +34,30 @@ def interpolation(request: pytest.FixtureRequest) -> str:
 
 
 def encoding(ndim: int, interpolation: str, **changes: int | float) -> HashEncoding:
-    made = HashEncoding(ndim, interpolation=interpolation, generator=torch.Generator().manual_seed(0), **(SETTINGS | changes))
+    made = HashEncoding(
+        ndim,
+        interpolation=interpolation,
+        generator=torch.Generator().manual_seed(0),
+        **(SETTINGS | changes),
+    )
     with torch.no_grad():
-        made.params.copy_(torch.randn(made.params.shape, generator=torch.Generator().manual_seed(1)))
+        made.params.copy_(
+            torch.randn(made.params.shape, generator=torch.Generator().manual_seed(1))
+        )
     return made
 
 
-def by_hand(params: np.ndarray, x: np.ndarray, settings: dict[str, Any], interpolation: str) -> list[float]:
-    """The features of one point: the kernel of the library, one number at a time, in words of 32 bits."""
+def by_hand(
+    params: np.ndarray, x: np.ndarray, settings: dict[str, Any], interpolation: str
+) -> list[float]:
+    """The features of one point: the kernel of the library, one number at a time, in words of 32
+    bits.
+    """
     word, features, result, offset = 2**32, settings["features"], [], 0
     for level in range(settings["levels"]):
-        scale = np.float32(2.0 ** (level * math.log2(settings["growth"])) * settings["base_resolution"] - 1.0)
+        scale = np.float32(
+            2.0 ** (level * math.log2(settings["growth"])) * settings["base_resolution"] - 1.0
+        )
         resolution = math.ceil(scale) + 1
         size = min((resolution ** len(x) + 7) // 8 * 8, 2 ** settings["log2_size"])
         position = [float(scale) * float(v) + 0.5 for v in x]
@@ -71,21 +86,36 @@ def by_hand(params: np.ndarray, x: np.ndarray, settings: dict[str, Any], interpo
     return result
 
 
-@pytest.mark.parametrize("changes", [{}, {"features": 4, "growth": 2.0, "base_resolution": 16, "log2_size": 12, "levels": 3}, {"growth": 1.26, "levels": 8}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"features": 4, "growth": 2.0, "base_resolution": 16, "log2_size": 12, "levels": 3},
+        {"growth": 1.26, "levels": 8},
+    ],
+    ids=str,
+)
 def test_it_is_the_librarys_kernel(ndim: int, interpolation: str, changes: dict[str, Any]) -> None:
     made = encoding(ndim, interpolation, **changes)
     assert {level.hashed for level in encoding(3, interpolation, **changes).levels} == {True, False}
     points = torch.rand(40, ndim, generator=torch.Generator().manual_seed(2))
-    points[:3] = torch.tensor([0.0, 1.0, -0.3]).view(3, 1).expand(3, ndim)  # both ends, and one beyond: there the words wrap
+    # both ends, and one beyond: there the words wrap
+    points[:3] = torch.tensor([0.0, 1.0, -0.3]).view(3, 1).expand(3, ndim)
     found = made(points)
-    expected = torch.tensor([by_hand(made.params.detach().numpy(), point.numpy(), SETTINGS | changes, interpolation) for point in points])
+    expected = torch.tensor(
+        [
+            by_hand(made.params.detach().numpy(), point.numpy(), SETTINGS | changes, interpolation)
+            for point in points
+        ]
+    )
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 def test_its_parameters_are_laid_out_as_documented() -> None:
     """Level by level, padded to 8 rows, the features of a row side by side."""
     made = encoding(3, "linear")
-    assert [level.resolution for level in made.levels] == [4, 6, 9, 14, 21, 31]  # ceil(4 * 1.5^l - 1) + 1
+    # ceil(4 * 1.5^l - 1) + 1
+    assert [level.resolution for level in made.levels] == [4, 6, 9, 14, 21, 31]
     assert [level.size for level in made.levels] == [64, 216, 256, 256, 256, 256]
     assert [level.offset for level in made.levels] == [0, 64, 280, 536, 792, 1048]
     assert made.params.shape == (1304 * 2,)
@@ -95,7 +125,9 @@ def test_its_parameters_are_laid_out_as_documented() -> None:
 def test_a_vertex_reads_its_own_row() -> None:
     made = encoding(3, "linear")
     x = (torch.tensor([[1.0, 2.0, 3.0]]) - 0.5) / made.levels[0].scale
-    torch.testing.assert_close(made(x)[0, :2], made.params.detach().view(-1, 2)[1 + 4 * 2 + 16 * 3], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        made(x)[0, :2], made.params.detach().view(-1, 2)[1 + 4 * 2 + 16 * 3], rtol=0, atol=1e-5
+    )
 
 
 def test_the_derivatives_are_those_of_the_values(ndim: int, interpolation: str) -> None:
@@ -108,12 +140,17 @@ def test_the_derivatives_are_those_of_the_values(ndim: int, interpolation: str) 
 
 
 def test_smoothstep_is_smooth_at_the_vertices_and_linear_is_not() -> None:
-    """Slopes just before and just after a plane of vertices of the first level, where no other level has any."""
+    """Slopes just before and just after a plane of vertices of the first level, where no other
+    level has any.
+    """
 
     def jump(interpolation: str) -> float:
         made = encoding(3, interpolation, levels=1).double()
-        x = torch.tensor([[0.5 / 3, 0.4, 0.7]], dtype=torch.float64)  # at vertex 1 along the first axis
-        before, after = (made.dual(x + torch.tensor([[e, 0, 0]])).tangents[0] for e in (-1e-7, 1e-7))
+        # at vertex 1 along the first axis
+        x = torch.tensor([[0.5 / 3, 0.4, 0.7]], dtype=torch.float64)
+        before, after = (
+            made.dual(x + torch.tensor([[e, 0, 0]])).tangents[0] for e in (-1e-7, 1e-7)
+        )
         return float((before - after).detach().abs().max())
 
     assert jump("linear") > 0.1
@@ -125,7 +162,9 @@ def test_second_derivatives_by_interpolation(ndim: int) -> None:
 
     def pure(interpolation: str) -> Tensor:
         made = encoding(ndim, interpolation).double()
-        points = torch.rand(10, ndim, generator=torch.Generator().manual_seed(4), dtype=torch.float64).requires_grad_()
+        points = torch.rand(
+            10, ndim, generator=torch.Generator().manual_seed(4), dtype=torch.float64
+        ).requires_grad_()
         slope = made.dual(points).tangents[0].sum()
         return torch.autograd.grad(slope, points)[0][:, 0].abs()
 
@@ -135,13 +174,19 @@ def test_second_derivatives_by_interpolation(ndim: int) -> None:
 
 def test_a_hash_grid_learns_detail() -> None:
     """A wave of a tenth of the cube, fitted from samples, holds at other points too."""
-    field = HashGrid(2, 1, levels=8, base_resolution=4, growth=1.4, generator=torch.Generator().manual_seed(0))
+    field = HashGrid(
+        2, 1, levels=8, base_resolution=4, growth=1.4, generator=torch.Generator().manual_seed(0)
+    )
     adam = torch.optim.Adam(field.parameters(), 1e-2)
     generator = torch.Generator().manual_seed(1)
 
     def loss() -> Tensor:
         points = 2 * torch.rand(2000, 2, generator=generator) - 1
-        return (field(points)[:, 0] - torch.sin(30 * points[:, 0]) * torch.cos(20 * points[:, 1])).square().mean()
+        return (
+            (field(points)[:, 0] - torch.sin(30 * points[:, 0]) * torch.cos(20 * points[:, 1]))
+            .square()
+            .mean()
+        )
 
     for _ in range(150):
         adam.zero_grad()
@@ -165,7 +210,7 @@ def test_what_the_library_does_not_have_is_refused(options: dict[str, Any], mess
         HashGrid(3, 3, **options)
 
 
-# --- the library itself -------------------------------------------------------------------------------------------------
+# --- the library itself ---------------------------------------------------------------------------
 
 
 def test_parity_with_the_library(ndim: int, interpolation: str) -> None:
@@ -173,8 +218,21 @@ def test_parity_with_the_library(ndim: int, interpolation: str) -> None:
     found, reason = tinycuda.usable()
     if not found:
         pytest.skip(f"tinycudann is {reason}")
-    fields = [HashGrid(ndim, 2, **SETTINGS, interpolation=interpolation, backend=backend, generator=torch.Generator().manual_seed(0)).cuda() for backend in ("torch", "tinycudann")]
-    weights = {name: torch.randn(value.shape, generator=torch.Generator().manual_seed(5)) for name, value in fields[0].state_dict().items()}
+    fields = [
+        HashGrid(
+            ndim,
+            2,
+            **SETTINGS,
+            interpolation=interpolation,
+            backend=backend,
+            generator=torch.Generator().manual_seed(0),
+        ).cuda()
+        for backend in ("torch", "tinycudann")
+    ]
+    weights = {
+        name: torch.randn(value.shape, generator=torch.Generator().manual_seed(5))
+        for name, value in fields[0].state_dict().items()
+    }
     points = (2 * torch.rand(300, ndim, generator=torch.Generator().manual_seed(6)) - 1).cuda()
     answers = []
     for field in fields:
@@ -186,10 +244,18 @@ def test_parity_with_the_library(ndim: int, interpolation: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(a.detach().abs().max()))
 
 
-def test_the_library_is_refused_with_the_reason_where_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_refused_with_the_reason_where_it_is_absent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(tinycuda, "find_spec", lambda name: None)
     assert tinycuda.usable()[0] is False
-    with pytest.raises(TransformError, match=r"backend='tinycudann' was asked for, but tinycudann is not installed; build its PyTorch extension .*; or take backend='torch'"):
+    with pytest.raises(
+        TransformError,
+        match=(
+            r"backend='tinycudann' was asked for, but tinycudann is not installed; build its"
+            r" PyTorch extension .*; or take backend='torch'"
+        ),
+    ):
         HashGrid(3, 3, backend="tinycudann")
     monkeypatch.setattr(tinycuda, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -202,15 +268,29 @@ def test_the_library_is_refused_with_the_reason_where_it_is_absent(monkeypatch: 
 
 
 class Standin(nn.Module):
-    """What the library's ``Encoding`` looks like from Python, computed by the torch encoding; it takes the names of the library's documentation."""
+    """What the library's ``Encoding`` looks like from Python, computed by the torch encoding; it
+    takes the names of the library's documentation.
+    """
 
     made: dict[str, Any]
 
-    def __init__(self, n_input_dims: int, encoding_config: dict[str, Any], dtype: torch.dtype) -> None:
+    def __init__(
+        self, n_input_dims: int, encoding_config: dict[str, Any], dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.dtype, c = dtype, encoding_config
         assert c["otype"] == "HashGrid"
-        self._torch = (HashEncoding(n_input_dims, c["n_levels"], c["n_features_per_level"], c["base_resolution"], c["per_level_scale"], c["log2_hashmap_size"], c["interpolation"].lower()),)
+        self._torch = (
+            HashEncoding(
+                n_input_dims,
+                c["n_levels"],
+                c["n_features_per_level"],
+                c["base_resolution"],
+                c["per_level_scale"],
+                c["log2_hashmap_size"],
+                c["interpolation"].lower(),
+            ),
+        )
         self.params = nn.Parameter(torch.zeros_like(self._torch[0].params))
 
     def forward(self, points: Tensor) -> Tensor:
@@ -221,18 +301,39 @@ class Standin(nn.Module):
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the library, on whatever device there is: what is tested is all that lies around its kernels."""
+    """A stand-in for the library, on whatever device there is: what is tested is all that lies
+    around its kernels.
+    """
     monkeypatch.setattr(tinycuda, "usable", lambda: (True, "found"))
     monkeypatch.setitem(sys.modules, "tinycudann", SimpleNamespace(Encoding=Standin))
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_parameters_pass_from_one_backend_to_the_other(ndim: int, interpolation: str, precision: str, library: None) -> None:
-    ours = HashGrid(ndim, 2, **SETTINGS, interpolation=interpolation, generator=torch.Generator().manual_seed(0))
-    theirs = HashGrid(ndim, 2, **SETTINGS, interpolation=interpolation, backend="tinycudann", precision=precision, generator=torch.Generator().manual_seed(0))
-    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))  # the generator gives both the same start
-    weights = {name: 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(5)) for name, value in ours.state_dict().items()}
+def test_parameters_pass_from_one_backend_to_the_other(
+    ndim: int, interpolation: str, precision: str, library: None
+) -> None:
+    ours = HashGrid(
+        ndim, 2, **SETTINGS, interpolation=interpolation, generator=torch.Generator().manual_seed(0)
+    )
+    theirs = HashGrid(
+        ndim,
+        2,
+        **SETTINGS,
+        interpolation=interpolation,
+        backend="tinycudann",
+        precision=precision,
+        generator=torch.Generator().manual_seed(0),
+    )
+    # the generator gives both the same start
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+    )
+    weights = {
+        name: 0.1 * torch.randn(value.shape, generator=torch.Generator().manual_seed(5))
+        for name, value in ours.state_dict().items()
+    }
     points = 2 * torch.rand(3, 5, ndim, generator=torch.Generator().manual_seed(6)) - 1
     answers = []
     for field in (ours, theirs):
@@ -244,7 +345,12 @@ def test_parameters_pass_from_one_backend_to_the_other(ndim: int, interpolation:
         answers.append((values, slopes, field.get_parameter("encoding.params").grad))
     for a, b in zip(*answers, strict=True):
         assert a.dtype == b.dtype == torch.float32
-        torch.testing.assert_close(a, b, rtol=0, atol=(1e-4 if precision == "float32" else 2e-2) * float(a.detach().abs().max()))
+        torch.testing.assert_close(
+            a,
+            b,
+            rtol=0,
+            atol=(1e-4 if precision == "float32" else 2e-2) * float(a.detach().abs().max()),
+        )
 
 
 def test_the_configuration_is_in_the_librarys_words() -> None:
@@ -259,12 +365,18 @@ def test_the_configuration_is_in_the_librarys_words() -> None:
     }
 
 
-def test_what_the_library_fitted_is_saved_for_any_machine(library: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_what_the_library_fitted_is_saved_for_any_machine(
+    library: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     grid = oblique_grid(3)
-    neural = NeuralModel("hashgrid", {**SETTINGS, "backend": "tinycudann"}, 3.0).build(grid, torch.Generator().manual_seed(0))
+    neural = NeuralModel("hashgrid", {**SETTINGS, "backend": "tinycudann"}, 3.0).build(
+        grid, torch.Generator().manual_seed(0)
+    )
     assert isinstance(neural, Neural)
     with torch.no_grad():
-        neural.network.perceptron.output.weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+        neural.network.perceptron.output.weight.normal_(
+            0, 0.3, generator=torch.Generator().manual_seed(1)
+        )
     save_transform(neural, tmp_path)
     expected = neural.displacement_on(grid)
     assert expected.abs().max() > 0.1
@@ -280,11 +392,15 @@ def test_another_layout_is_refused(library: None, monkeypatch: pytest.MonkeyPatc
             self.params = nn.Parameter(torch.zeros(8))
 
     monkeypatch.setitem(sys.modules, "tinycudann", SimpleNamespace(Encoding=Other))
-    with pytest.raises(TransformError, match=r"lays out \(8,\) parameters .* a version that is not known here"):
+    with pytest.raises(
+        TransformError, match=r"lays out \(8,\) parameters .* a version that is not known here"
+    ):
         HashGrid(3, 3, **SETTINGS, backend="tinycudann")
 
 
-def test_the_library_takes_points_on_its_device_only(library: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_takes_points_on_its_device_only(
+    library: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     field = HashGrid(3, 3, **SETTINGS, backend="tinycudann")
     monkeypatch.setattr(torch.Tensor, "is_cuda", False)
     with pytest.raises(TransformError, match="computes on CUDA devices only"):

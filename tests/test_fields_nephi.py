@@ -1,4 +1,6 @@
-"""NePhi: codes read as B-splines, gates as in the formula, two ways from one set of codes, and a motion found together with its inverse."""
+"""NePhi: codes read as B-splines, gates as in the formula, two ways from one set of codes, and a
+motion found together with its inverse.
+"""
 
 from pathlib import Path
 
@@ -23,7 +25,14 @@ from inrreg.similarity import MSE
 from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import Neural, NeuralModel, Transform, load_transform, save_transform
 
-SMALL = {"width": 32, "depth": 2, "whole_codes": 8, "local_codes": 8, "lattice": 4, "frequencies": 16}
+SMALL = {
+    "width": 32,
+    "depth": 2,
+    "whole_codes": 8,
+    "local_codes": 8,
+    "lattice": 4,
+    "frequencies": 16,
+}
 
 
 @pytest.fixture(params=[2, 3], ids=["2-D", "3-D"])
@@ -54,20 +63,29 @@ def moved(grid: Grid) -> Neural:
     return Neural(awake(grid.ndim), Cube.around(grid), 4.0, "nephi", dict(SMALL))
 
 
-# --- codes and gates --------------------------------------------------------------------------------------------------
+# --- codes and gates ------------------------------------------------------------------------------
 
 
-def test_local_codes_are_a_spline_over_the_cube(ndim: int, coordinates: Tensor, generator: torch.Generator) -> None:
+def test_local_codes_are_a_spline_over_the_cube(
+    ndim: int, coordinates: Tensor, generator: torch.Generator
+) -> None:
     """Values and slopes as the sampler of images gives them, inside and outside."""
     shape = (6, 4, 5)[:ndim]
-    whole, local = torch.randn(3, generator=generator).double(), torch.randn(2, *shape, generator=generator).double()
+    whole, local = (
+        torch.randn(3, generator=generator).double(),
+        torch.randn(2, *shape, generator=generator).double(),
+    )
     lattice = Grid.from_spacing(shape, [2 / (n - 1) for n in shape], [-1.0] * ndim)
     value, tangents = Codes(whole, local).dual(coordinates)
     torch.testing.assert_close(Codes(whole, local).at(coordinates), value)
     torch.testing.assert_close(value[:, :3], whole.expand(40, 3))
-    torch.testing.assert_close(value[:, 3:], spline_combination(Image(local, lattice, "codes"), coordinates).T)
+    torch.testing.assert_close(
+        value[:, 3:], spline_combination(Image(local, lattice, "codes"), coordinates).T
+    )
     assert not tangents[..., :3].any()
-    torch.testing.assert_close(tangents[..., 3:], spatial_gradient(local, lattice, coordinates, 3).permute(2, 1, 0))
+    torch.testing.assert_close(
+        tangents[..., 3:], spatial_gradient(local, lattice, coordinates, 3).permute(2, 1, 0)
+    )
 
 
 def test_a_local_code_acts_around_its_place_only(ndim: int, coordinates: Tensor) -> None:
@@ -90,7 +108,9 @@ def test_it_is_its_formula(ndim: int, coordinates: Tensor) -> None:
         for layer, gate_layer in zip(decoder.layers, decoder.gates, strict=True):
             gate = torch.sin(4.0 * (gate @ gate_layer.weight.T + gate_layer.bias))
             hidden = torch.sin(4.0 * (hidden @ layer.weight.T + layer.bias)) * gate
-        torch.testing.assert_close(field(coordinates), hidden @ decoder.output.weight.T + decoder.output.bias)
+        torch.testing.assert_close(
+            field(coordinates), hidden @ decoder.output.weight.T + decoder.output.bias
+        )
 
 
 def test_the_jacobian_of_both_ways_is_that_of_autograd(ndim: int, coordinates: Tensor) -> None:
@@ -98,15 +118,27 @@ def test_the_jacobian_of_both_ways_is_that_of_autograd(ndim: int, coordinates: T
     for field in (network, network.counterpart()):
         values, slopes = field.value_and_jacobian(coordinates)
         torch.testing.assert_close(values, field(coordinates))
-        torch.testing.assert_close(slopes, torch.stack([jacobian(field, point) for point in coordinates]))
+        torch.testing.assert_close(
+            slopes, torch.stack([jacobian(field, point) for point in coordinates])
+        )
         assert slopes.abs().max() > 0.1
 
 
 def test_both_ways_share_their_codes_and_nothing_else(ndim: int, coordinates: Tensor) -> None:
     network = awake(ndim)
-    there = torch.autograd.grad(network(coordinates).square().sum(), list(network.parameters()), allow_unused=True)
-    back = torch.autograd.grad(network.counterpart()(coordinates).square().sum(), list(network.parameters()), allow_unused=True)
-    both = {name for (name, _), a, b in zip(network.named_parameters(), there, back, strict=True) if a is not None and b is not None}
+    there = torch.autograd.grad(
+        network(coordinates).square().sum(), list(network.parameters()), allow_unused=True
+    )
+    back = torch.autograd.grad(
+        network.counterpart()(coordinates).square().sum(),
+        list(network.parameters()),
+        allow_unused=True,
+    )
+    both = {
+        name
+        for (name, _), a, b in zip(network.named_parameters(), there, back, strict=True)
+        if a is not None and b is not None
+    }
     assert both == {"whole", "local"}
 
 
@@ -114,34 +146,51 @@ def test_a_decoder_takes_codes_that_were_predicted(ndim: int, coordinates: Tenso
     """What an encoder puts out, and the gradient goes back to it."""
     network, source = awake(ndim), torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     codes = Codes(source * network.whole.detach(), source * network.local.detach())
-    assert torch.autograd.gradcheck(lambda s: Decoded(network.there, Codes(s * network.whole.detach(), s * network.local.detach()))(coordinates), source)
+    assert torch.autograd.gradcheck(
+        lambda s: Decoded(
+            network.there, Codes(s * network.whole.detach(), s * network.local.detach())
+        )(coordinates),
+        source,
+    )
     Decoded(network.there, codes)(coordinates).square().sum().backward()
     assert source.grad is not None
     assert source.grad.abs() > 1e-4
 
 
 def test_too_small_a_lattice_is_refused() -> None:
-    with pytest.raises(InputError, match="2 local codes an axis or more, and a number in the whole code and in each local one; got 1, 32 and 32"):
+    with pytest.raises(
+        InputError,
+        match=(
+            "2 local codes an axis or more, and a number in the whole code and in each local one;"
+            " got 1, 32 and 32"
+        ),
+    ):
         NePhi(3, 3, lattice=1)
     with pytest.raises(InputError, match="got 6, 32 and 0"):
         NePhi(3, 3, local_codes=0)
 
 
-# --- as a transform ---------------------------------------------------------------------------------------------------
+# --- as a transform -------------------------------------------------------------------------------
 
 
-def test_both_ways_start_as_the_identity(grid: Grid, device: torch.device, generator: torch.Generator) -> None:
+def test_both_ways_start_as_the_identity(
+    grid: Grid, device: torch.device, generator: torch.Generator
+) -> None:
     transform = NeuralModel("nephi").build(grid, generator).to(device)
     points = grid.points(device=device)
     for way in (transform, transform.counterpart()):
         assert torch.equal(way(points), points)
-        assert torch.equal(way.jacobian(points), torch.eye(grid.ndim, device=device).expand(*grid.shape, -1, -1))
+        assert torch.equal(
+            way.jacobian(points), torch.eye(grid.ndim, device=device).expand(*grid.shape, -1, -1)
+        )
 
 
 def test_the_way_back_is_in_mm_too(grid: Grid, generator: torch.Generator) -> None:
     transform, x = moved(grid), between_voxels(grid, 12, generator)
     back = transform.counterpart()
-    torch.testing.assert_close(back.displacement(x), 4.0 * awake(grid.ndim).counterpart()(transform.cube.to_unit(x)))
+    torch.testing.assert_close(
+        back.displacement(x), 4.0 * awake(grid.ndim).counterpart()(transform.cube.to_unit(x))
+    )
     step = 1e-5 * torch.eye(grid.ndim, dtype=torch.float64)
     expected = torch.stack([(back(x + h) - back(x - h)) / 2e-5 for h in step], -1)
     torch.testing.assert_close(back.jacobian(x), expected, rtol=1e-4, atol=1e-6)
@@ -158,16 +207,24 @@ def test_both_ways_come_back_from_the_files(grid: Grid, tmp_path: Path) -> None:
 
 
 def test_a_field_of_one_way_says_so(grid: Grid) -> None:
-    with pytest.raises(TransformError, match=r"Neural has no map for the way back beside it; fit one that has, NeuralModel\('nephi'\) without `lattice_mm`, or ask for inverse\(\)"):
+    with pytest.raises(
+        TransformError,
+        match=(
+            r"Neural has no map for the way back beside it; fit one that has,"
+            r" NeuralModel\('nephi'\) without `lattice_mm`, or ask for inverse\(\)"
+        ),
+    ):
         Neural(Siren(grid.ndim, grid.ndim), Cube.around(grid)).counterpart()
 
 
-# --- found ------------------------------------------------------------------------------------------------------------
+# --- found ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def found() -> tuple[Transform, Tensor, Tensor]:
-    """A fit of a 3-D pair that moves by about 6 mm; points of its mask, and where they truly lie."""
+    """A fit of a 3-D pair that moves by about 6 mm; points of its mask, and where they truly
+    lie.
+    """
     phantom = blob_pair((24, 22, 20), spacing=(3.0, 3.4, 4.0), shift_mm=6.0, n_blobs=120, seed=1)
     registration = Registration(
         NeuralModel("nephi", SMALL),
@@ -194,7 +251,10 @@ def test_it_finds_a_known_motion_and_its_inverse(found: tuple[Transform, Tensor,
     assert torch.linalg.det(transform.jacobian(x)).min() > 0.6  # measured: 0.89
 
 
-def test_the_way_back_is_near_the_inverse_that_is_solved_for(found: tuple[Transform, Tensor, Tensor]) -> None:
+def test_the_way_back_is_near_the_inverse_that_is_solved_for(
+    found: tuple[Transform, Tensor, Tensor],
+) -> None:
     transform, _, target = found
     few = target[::50]
-    assert (transform.counterpart()(few) - transform.inverse()(few)).norm(dim=-1).mean() < 0.3  # measured: 0.15
+    # measured: 0.15
+    assert (transform.counterpart()(few) - transform.inverse()(few)).norm(dim=-1).mean() < 0.3

@@ -14,7 +14,9 @@ from graphreg.labels import Labels
 from inrreg.core.errors import InputError
 
 
-def cloud(count: int, ndim: int, seed: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def cloud(
+    count: int, ndim: int, seed: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Points 100 mm off and intensities of 0 to 1."""
     drawn = torch.rand(count, ndim + 1, generator=torch.Generator().manual_seed(seed)).to(device)
     return 40 * drawn[:, :ndim] + 100, drawn[:, ndim]
@@ -29,31 +31,48 @@ def edge_set(graph: Graph) -> set[tuple[int, int]]:
 
 def complete(points: Tensor, intensities: Tensor, intensity_mm: float) -> networkx.Graph:
     """All pairs, with lengths from their definition."""
-    lengths = torch.cdist(points.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist") + intensity_mm * (intensities[:, None] - intensities[None]).abs().double()
+    lengths = (
+        torch.cdist(points.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        + intensity_mm * (intensities[:, None] - intensities[None]).abs().double()
+    )
     return networkx.from_numpy_array(lengths.cpu().numpy())
 
 
 @given(st.integers(0, 10**6), st.integers(2, 3), st.integers(1, 7))
 def test_nearest_neighbours_equal_brute_force(seed: int, ndim: int, k: int) -> None:
     points, intensities = cloud(25, ndim, seed)
-    distance = torch.cdist(points.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
+    distance = torch.cdist(
+        points.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist"
+    ).fill_diagonal_(torch.inf)
     nearest = distance.topk(k, largest=False).indices.tolist()
     graph = NearestNeighbours(k)(points, intensities)
     assert edge_set(graph) == {(min(i, j), max(i, j)) for i, row in enumerate(nearest) for j in row}
-    torch.testing.assert_close(graph.lengths.double(), distance[tuple(graph.edges.T)], rtol=1e-5, atol=1e-4)  # 1e-5 mm in single precision, 100 mm off
+    # 1e-5 mm in single precision, 100 mm off
+    torch.testing.assert_close(
+        graph.lengths.double(), distance[tuple(graph.edges.T)], rtol=1e-5, atol=1e-4
+    )
 
 
 def test_an_edge_is_longer_between_unlike_intensities(device: torch.device) -> None:
     points, intensities = cloud(30, 3, 1, device)
-    plain, weighted = (NearestNeighbours(5, intensity_mm=w)(points, intensities) for w in (0.0, 12.0))
+    plain, weighted = (
+        NearestNeighbours(5, intensity_mm=w)(points, intensities) for w in (0.0, 12.0)
+    )
     assert plain.edges.device.type == plain.lengths.device.type == device.type
     assert torch.equal(plain.edges, weighted.edges)  # who is near is a matter of place alone
     a, b = plain.edges.T
-    torch.testing.assert_close(weighted.lengths - plain.lengths, 12 * (intensities[a] - intensities[b]).abs(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        weighted.lengths - plain.lengths,
+        12 * (intensities[a] - intensities[b]).abs(),
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 @given(st.integers(0, 10**6), st.integers(2, 3), st.sampled_from([0.0, 30.0]))
-def test_the_spanning_tree_is_as_short_as_networkx_finds_it(seed: int, ndim: int, intensity_mm: float) -> None:
+def test_the_spanning_tree_is_as_short_as_networkx_finds_it(
+    seed: int, ndim: int, intensity_mm: float
+) -> None:
     points, intensities = cloud(30, ndim, seed)
     tree = SpanningTree(k=32, intensity_mm=intensity_mm)(points, intensities)
     oracle = networkx.minimum_spanning_tree(complete(points, intensities, intensity_mm))
@@ -67,13 +86,21 @@ def test_a_tree_of_few_neighbours_is_that_of_their_graph() -> None:
     near = NearestNeighbours(6, 20.0)(points, intensities)
     assert near.n_components == 1
     oracle = networkx.minimum_spanning_tree(to_networkx(near), weight="length")
-    assert edge_set(SpanningTree(6, 20.0)(points, intensities)) == {(min(edge), max(edge)) for edge in oracle.edges}
+    assert edge_set(SpanningTree(6, 20.0)(points, intensities)) == {
+        (min(edge), max(edge)) for edge in oracle.edges
+    }
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_parts_far_apart_are_joined_by_the_shortest_link(ndim: int, device: torch.device) -> None:
     near, _ = cloud(30, ndim, 4, device)
-    points = torch.cat([near, near.flip(0) * 0.9 + 300, near + torch.tensor([0.0, 500.0, 0.0], device=device)[:ndim]])[torch.randperm(90, generator=torch.Generator().manual_seed(0)).to(device)]
+    points = torch.cat(
+        [
+            near,
+            near.flip(0) * 0.9 + 300,
+            near + torch.tensor([0.0, 500.0, 0.0], device=device)[:ndim],
+        ]
+    )[torch.randperm(90, generator=torch.Generator().manual_seed(0)).to(device)]
     graph = NearestNeighbours(6)(points, points[:, 0])
     assert graph.n_components == 3
     assert not graph.is_tree
@@ -111,8 +138,12 @@ def test_there_and_back_by_networkx() -> None:
     np.testing.assert_allclose([public.nodes[i]["position"] for i in range(20)], points)
     again = from_networkx(public)
     assert again.n == 20
-    assert {(min(e), max(e)): length for e, length in zip(again.edges.tolist(), again.lengths.tolist(), strict=True)} == {
-        (min(e), max(e)): length for e, length in zip(graph.edges.tolist(), graph.lengths.tolist(), strict=True)
+    assert {
+        (min(e), max(e)): length
+        for e, length in zip(again.edges.tolist(), again.lengths.tolist(), strict=True)
+    } == {
+        (min(e), max(e)): length
+        for e, length in zip(graph.edges.tolist(), graph.lengths.tolist(), strict=True)
     }
 
 
@@ -133,9 +164,15 @@ def test_lengths_that_are_none_are_refused(length: float) -> None:
         from_networkx(graph)
 
 
-@pytest.mark.parametrize("nodes", [networkx.DiGraph([(0, 1)]), networkx.Graph([(1, 2)]), networkx.Graph([("a", "b")])], ids=["directed", "from one", "names"])
+@pytest.mark.parametrize(
+    "nodes",
+    [networkx.DiGraph([(0, 1)]), networkx.Graph([(1, 2)]), networkx.Graph([("a", "b")])],
+    ids=["directed", "from one", "names"],
+)
 def test_other_graphs_are_refused(nodes: networkx.Graph) -> None:
-    with pytest.raises(InputError, match=r"undirected with nodes 0 to 1.*convert_node_labels_to_integers"):
+    with pytest.raises(
+        InputError, match=r"undirected with nodes 0 to 1.*convert_node_labels_to_integers"
+    ):
         from_networkx(nodes)
 
 
@@ -146,7 +183,9 @@ def test_an_edge_to_itself_is_refused() -> None:
 
 @pytest.mark.parametrize("k", [0, 5, 9])
 def test_too_few_keypoints_are_refused(k: int) -> None:
-    with pytest.raises(InputError, match=rf"{k} nearest neighbours need more than {k} keypoints, got 5"):
+    with pytest.raises(
+        InputError, match=rf"{k} nearest neighbours need more than {k} keypoints, got 5"
+    ):
         NearestNeighbours(k)(*cloud(5, 3, 0))
     with pytest.raises(InputError, match="at least one keypoint"):
         SpanningTree()(*cloud(0, 3, 0))
@@ -155,6 +194,11 @@ def test_too_few_keypoints_are_refused(k: int) -> None:
 def test_parts_that_do_not_hang_together_have_no_exact_inference() -> None:
     points = torch.cat([cloud(8, 2, 1)[0], cloud(8, 2, 1)[0] + 400])
     graph = NearestNeighbours(3)(points, torch.zeros(16))
-    with pytest.raises(InputError, match=r"16 nodes has \d+ edges in 2 parts; take its SpanningTree, join its parts"):
+    with pytest.raises(
+        InputError,
+        match=r"16 nodes has \d+ edges in 2 parts; take its SpanningTree, join its parts",
+    ):
         TreeMinSum()(torch.rand(16, 3, 3), graph, Labels(1.0, 1.0))
-    assert TreeMinSum()(torch.rand(16, 3, 3), SpanningTree(3)(points, torch.zeros(16)), Labels(1.0, 1.0)).shape == (16, 3, 3)
+    assert TreeMinSum()(
+        torch.rand(16, 3, 3), SpanningTree(3)(points, torch.zeros(16)), Labels(1.0, 1.0)
+    ).shape == (16, 3, 3)

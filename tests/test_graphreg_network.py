@@ -1,4 +1,6 @@
-"""The learned regulariser: what holds untrained, that training helps and can be stopped, and its files."""
+"""The learned regulariser: what holds untrained, that training helps and can be stopped, and its
+files.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,9 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphreg import Graph, GraphRegistration, Independent, Labels, NearestNeighbours, RegularKeypoints, Search, SpanningTree
+from graphreg import (
+    Graph,
+    GraphRegistration,
+    Independent,
+    Labels,
+    NearestNeighbours,
+    RegularKeypoints,
+    Search,
+    SpanningTree,
+)
 from graphreg.graphregnet import Architecture, GraphRegNet, Learned, load_network, save_network
-from graphreg.graphregnet_training import Example, Training, displaced, example, loss, spread, subgraph, train, train_on
+from graphreg.graphregnet_training import (
+    Example,
+    Training,
+    displaced,
+    example,
+    loss,
+    spread,
+    subgraph,
+    train,
+    train_on,
+)
 from graphreg.inference import sub_label_argmin
 from inrreg.core.errors import InputError, OutputError
 from inrreg.core.image import Image
@@ -19,12 +40,16 @@ from inrreg.core.tensor_files import read_tensors
 from inrreg.phantoms import PhantomPair, blob_pair
 
 LABELS = Labels(16.0, 2.0)
-SEARCH = Search(LABELS, RegularKeypoints(5.0, 0.0), NearestNeighbours(6), spacing_mm=1.5, symmetric=False)
+SEARCH = Search(
+    LABELS, RegularKeypoints(5.0, 0.0), NearestNeighbours(6), spacing_mm=1.5, symmetric=False
+)
 SMALL = Architecture(ndim=2, channels=(4, 8), edge_layers=2, passes=2)
 SHORT = Training(epochs=4, keypoints=40, sites=64)
 
 
-def costs_and_graph(ndim: int, n: int = 12, device: torch.device | str = "cpu") -> tuple[Tensor, Graph]:
+def costs_and_graph(
+    ndim: int, n: int = 12, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Graph]:
     generator = torch.Generator().manual_seed(3)
     points = 30 * torch.rand(n, ndim, generator=generator)
     costs = 0.1 * torch.rand(n, *(9, 11, 13)[:ndim], generator=generator)
@@ -45,7 +70,9 @@ def blobs(seed: int) -> PhantomPair:
 
 
 def as_pair(phantom: PhantomPair) -> Pair:
-    return Pair(phantom.fixed, phantom.moving, phantom.fixed_mask.mask(), phantom.moving_mask.mask())
+    return Pair(
+        phantom.fixed, phantom.moving, phantom.fixed_mask.mask(), phantom.moving_mask.mask()
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +99,9 @@ def test_untrained_it_hands_the_costs_on(ndim: int, device: torch.device) -> Non
 def test_any_order_of_the_keypoints_gives_the_same() -> None:
     costs, graph = costs_and_graph(3)
     model, order = awake(3), torch.randperm(len(costs), generator=torch.Generator().manual_seed(1))
-    moved = replace(graph, edges=order.argsort()[graph.edges].flip(0, 1), lengths=graph.lengths.flip(0))
+    moved = replace(
+        graph, edges=order.argsort()[graph.edges].flip(0, 1), lengths=graph.lengths.flip(0)
+    )
     expected = model(costs, graph)
     assert (expected - costs).abs().max() > 0.01
     torch.testing.assert_close(model(costs[order], moved), expected[order], rtol=1e-4, atol=1e-5)
@@ -92,7 +121,9 @@ def test_every_weight_has_a_gradient(device: torch.device) -> None:
     costs, graph = costs_and_graph(3, device=device)
     model = awake(3).to(device)
     model(costs, graph).square().mean().backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    without = [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0
+    ]
     assert without == []
 
 
@@ -100,11 +131,15 @@ def test_trees_and_single_keypoints_will_do() -> None:
     costs, _ = costs_and_graph(2)
     points = torch.rand(12, 2, generator=torch.Generator().manual_seed(0))
     for n in (1, 12):
-        assert awake(2)(costs[:n], SpanningTree()(points[:n], points[:n, 0])).shape == costs[:n].shape
+        assert (
+            awake(2)(costs[:n], SpanningTree()(points[:n], points[:n, 0])).shape == costs[:n].shape
+        )
 
 
 def test_it_can_draw_a_keypoint_to_the_mean_of_its_neighbours() -> None:
-    """Mean field by hand: two certain neighbours at different distances, and one keypoint that knows nothing."""
+    """Mean field by hand: two certain neighbours at different distances, and one keypoint that
+    knows nothing.
+    """
     costs = torch.ones(3, 17, 17)
     costs[0, 8, 12] = costs[1, 8, 6] = 0.0
     costs[2] = 0.0
@@ -113,12 +148,16 @@ def test_it_can_draw_a_keypoint_to_the_mean_of_its_neighbours() -> None:
     with torch.no_grad():
         model.draw.fill_(0.1)
     drawn = sub_label_argmin(Learned(model)(costs, graph, LABELS), LABELS)
-    torch.testing.assert_close(drawn[2], 2.0 * torch.tensor([0.0, (4 - 2 / 2) / 1.5]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        drawn[2], 2.0 * torch.tensor([0.0, (4 - 2 / 2) / 1.5]), atol=1e-3, rtol=0
+    )
 
 
 def test_what_does_not_fit_is_refused() -> None:
     costs, graph = costs_and_graph(3)
-    with pytest.raises(InputError, match=r"4 strides need at least 17 labels an axis, got \(9, 11, 13\)"):
+    with pytest.raises(
+        InputError, match=r"4 strides need at least 17 labels an axis, got \(9, 11, 13\)"
+    ):
         awake(3, (2, 2, 2, 2))(costs, graph)
     with pytest.raises(InputError, match="for 2-D images"):
         awake(2)(costs, graph)
@@ -136,7 +175,10 @@ def test_mirrored_and_turned_costs_give_the_same_displacement() -> None:
     costs = 0.1 * torch.rand(5, 9, 9, 9, generator=torch.Generator().manual_seed(0))
     graph = Graph(5, torch.tensor([[0, 1], [1, 2]]), torch.ones(2))
     model = GraphRegNet()
-    first, *others = (displaced(model, costs, graph, Labels(4.0, 1.0), torch.Generator().manual_seed(seed)) for seed in range(8))
+    first, *others = (
+        displaced(model, costs, graph, Labels(4.0, 1.0), torch.Generator().manual_seed(seed))
+        for seed in range(8)
+    )
     for other in others:
         torch.testing.assert_close(other, first, rtol=1e-4, atol=1e-4)
 
@@ -149,17 +191,31 @@ def test_a_subgraph_keeps_the_edges_between_its_nodes() -> None:
 
 def test_what_all_keypoints_do_every_site_does() -> None:
     points, sites = torch.rand(9, 3), torch.rand(4, 3)
-    torch.testing.assert_close(spread(sites, points, torch.tensor([1.0, 2.0, 3.0]).expand(9, 3)), torch.tensor([1.0, 2.0, 3.0]).expand(4, 3))
+    torch.testing.assert_close(
+        spread(sites, points, torch.tensor([1.0, 2.0, 3.0]).expand(9, 3)),
+        torch.tensor([1.0, 2.0, 3.0]).expand(4, 3),
+    )
 
 
 def test_the_truth_costs_less_than_no_motion() -> None:
-    """The loss has its gradient through the displacements alone, so it must tell a good one from a bad one."""
+    """The loss has its gradient through the displacements alone, so it must tell a good one from a
+    bad one.
+    """
     phantom = blobs(1)
     made = example(SEARCH, as_pair(phantom))
     true = LABELS.displacements(made.fixed.grid)
     wanted = (phantom.truth(made.keypoints.double()) - made.keypoints).float()
     sharp = 0.01 * (true[None] - wanted[:, None, None]).square().sum(-1)
-    values = [loss(GraphRegNet(SMALL), replace(made, costs=costs), LABELS, SHORT, torch.Generator().manual_seed(0)).item() for costs in (sharp, torch.zeros_like(sharp))]
+    values = [
+        loss(
+            GraphRegNet(SMALL),
+            replace(made, costs=costs),
+            LABELS,
+            SHORT,
+            torch.Generator().manual_seed(0),
+        ).item()
+        for costs in (sharp, torch.zeros_like(sharp))
+    ]
     assert values[0] < 0.8 * values[1]
 
 
@@ -167,21 +223,34 @@ def test_training_lowers_the_loss_and_beats_no_regularisation(examples: list[Exa
     settings = Training(epochs=40, keypoints=80, sites=256)
 
     def mean_loss(model: GraphRegNet) -> float:
-        return sum(loss(model, e, LABELS, settings, torch.Generator().manual_seed(0)).item() for e in examples)
+        return sum(
+            loss(model, e, LABELS, settings, torch.Generator().manual_seed(0)).item()
+            for e in examples
+        )
 
     model = train_on(examples, LABELS, settings, SMALL)
     assert mean_loss(model) < 0.9 * mean_loss(GraphRegNet(SMALL))
     held_out = blobs(9)
     errors = []
     for inference in (Independent(), Learned(model)):
-        found = GraphRegistration((replace(SEARCH, inference=inference),)).run(as_pair(held_out)).correspondences
+        found = (
+            GraphRegistration((replace(SEARCH, inference=inference),))
+            .run(as_pair(held_out))
+            .correspondences
+        )
         assert found is not None
-        errors.append(float((found.moving.coords - held_out.truth(found.fixed.coords)).norm(dim=1).mean()))
+        errors.append(
+            float((found.moving.coords - held_out.truth(found.fixed.coords)).norm(dim=1).mean())
+        )
     assert errors[1] < 0.7 * errors[0]
 
 
-def test_a_stopped_training_goes_on_to_the_same_bits(examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "whole.safetensors")
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_on(
+        examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "whole.safetensors"
+    )
     epochs = 0
 
     def stop(content: bytes, path: Path) -> None:
@@ -194,21 +263,49 @@ def test_a_stopped_training_goes_on_to_the_same_bits(examples: list[Example], tm
     with monkeypatch.context() as patch:
         patch.setattr("inrreg.core.tensor_files.write_whole", stop)
         with pytest.raises(KeyboardInterrupt):
-            train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "part.safetensors")
-    resumed = train_on(examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "part.safetensors", resume=True)
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
-    histories = [read_tensors(tmp_path / f"{name}.safetensors", "training")[1]["history"] for name in ("whole", "part")]
+            train_on(
+                examples, LABELS, SHORT, SMALL, seed=5, checkpoint=tmp_path / "part.safetensors"
+            )
+    resumed = train_on(
+        examples,
+        LABELS,
+        SHORT,
+        SMALL,
+        seed=5,
+        checkpoint=tmp_path / "part.safetensors",
+        resume=True,
+    )
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+    histories = [
+        read_tensors(tmp_path / f"{name}.safetensors", "training")[1]["history"]
+        for name in ("whole", "part")
+    ]
     assert histories[0] == histories[1]
     assert len(histories[0]) == SHORT.epochs
     other = train_on(examples, LABELS, SHORT, SMALL, seed=6)
-    assert any(not torch.equal(a, b) for a, b in zip(whole.state_dict().values(), other.state_dict().values(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
-def test_a_checkpoint_of_another_training_is_refused(examples: list[Example], tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_training_is_refused(
+    examples: list[Example], tmp_path: Path
+) -> None:
     once = replace(SHORT, epochs=1)
     train_on(examples, LABELS, once, SMALL, checkpoint=tmp_path / "c.safetensors")
     with pytest.raises(InputError, match="train with the same settings"):
-        train_on(examples, LABELS, replace(once, rate=0.5), SMALL, checkpoint=tmp_path / "c.safetensors", resume=True)
+        train_on(
+            examples,
+            LABELS,
+            replace(once, rate=0.5),
+            SMALL,
+            checkpoint=tmp_path / "c.safetensors",
+            resume=True,
+        )
     (tmp_path / "c.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match="damaged"):
         train_on(examples, LABELS, once, SMALL, checkpoint=tmp_path / "c.safetensors", resume=True)
@@ -218,7 +315,9 @@ def test_a_checkpoint_of_another_training_is_refused(examples: list[Example], tm
 def test_training_on_a_device_starts_from_pairs(device: torch.device) -> None:
     model = train([as_pair(blobs(1))], SEARCH, replace(SHORT, epochs=1), SMALL, device=device)
     assert {p.device.type for p in model.parameters()} == {device.type}
-    result = GraphRegistration((replace(SEARCH, inference=Learned(model)),)).run(as_pair(blobs(2)).to(device))
+    result = GraphRegistration((replace(SEARCH, inference=Learned(model)),)).run(
+        as_pair(blobs(2)).to(device)
+    )
     assert result.correspondences is not None
 
 

@@ -21,7 +21,9 @@ from inrreg.transforms import LinearModel, Translation
 PHANTOM = blob_pair((40, 36), spacing=(3.0, 3.5), shift_mm=4.0, n_blobs=30, seed=2)
 PAIR = Pair(PHANTOM.fixed, PHANTOM.moving, PHANTOM.fixed_mask)
 POINTS = PHANTOM.fixed.grid.points(torch.float64)
-HELPFUL = Registration(LinearModel("affine"), (NCC(),), (), Adam(1.0), (Scale(8, 30), Scale(4, 10)), name="affine")
+HELPFUL = Registration(
+    LinearModel("affine"), (NCC(),), (), Adam(1.0), (Scale(8, 30), Scale(4, 10)), name="affine"
+)
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,22 @@ def test_the_least_gain_decides(least_gain: float, kept: bool) -> None:
 
 def test_both_costs_are_those_of_the_finest_level() -> None:
     """Judged on the whole grid, whatever the stage samples."""
-    stage = replace(HELPFUL, similarities=(MSE(),), sampler=Patches(50, 3), scales=(Scale(8, 5), Scale(1, 5)))
+    stage = replace(
+        HELPFUL, similarities=(MSE(),), sampler=Patches(50, 3), scales=(Scale(8, 5), Scale(1, 5))
+    )
     result = Guarded(stage).run(PAIR)
     mask = PHANTOM.fixed_mask.data[0] > 0
-    for transform, name in ((Translation.by([0.0, 0.0]), "mse_before"), (stage.run(PAIR).transform, "mse_after")):
-        expected = (linear(PHANTOM.moving, transform(POINTS[mask]))[0] - PHANTOM.fixed.data[0][mask]).square().mean()
-        assert result.notes[name] == pytest.approx(float(expected.detach()), rel=1e-3)  # single precision
+    for transform, name in (
+        (Translation.by([0.0, 0.0]), "mse_before"),
+        (stage.run(PAIR).transform, "mse_after"),
+    ):
+        expected = (
+            (linear(PHANTOM.moving, transform(POINTS[mask]))[0] - PHANTOM.fixed.data[0][mask])
+            .square()
+            .mean()
+        )
+        # single precision
+        assert result.notes[name] == pytest.approx(float(expected.detach()), rel=1e-3)
 
 
 def test_the_first_similarity_judges() -> None:

@@ -10,12 +10,32 @@ from inrreg.core.errors import FrameError, InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image, LabelImage, Points
 
-DTYPES = ["u1", "i1", "<i2", ">i2", "<u2", ">u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", ">f4", "<f8", ">f8", "g", "?"]
+DTYPES = [
+    "u1",
+    "i1",
+    "<i2",
+    ">i2",
+    "<u2",
+    ">u2",
+    "<i4",
+    "<u4",
+    "<i8",
+    "<u8",
+    "<f2",
+    "<f4",
+    ">f4",
+    "<f8",
+    ">f8",
+    "g",
+    "?",
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_arrays_of_every_type_keep_their_values_and_are_remembered(grid: Grid, dtype: str) -> None:
-    array = (np.arange(grid.n_voxels).reshape(grid.shape) % (2 if dtype == "?" else 100)).astype(dtype)
+    array = (np.arange(grid.n_voxels).reshape(grid.shape) % (2 if dtype == "?" else 100)).astype(
+        dtype
+    )
     image = Image.from_array(array, grid)
     assert image.data.dtype == torch.float32
     assert image.dtype == np.dtype(dtype)
@@ -25,7 +45,9 @@ def test_arrays_of_every_type_keep_their_values_and_are_remembered(grid: Grid, d
     np.testing.assert_array_equal(labels.numpy(), array.astype(np.int32))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32, torch.float64, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.float32, torch.float64, torch.bool]
+)
 def test_tensors_serve_as_arrays(grid: Grid, dtype: torch.dtype) -> None:
     image = Image.from_array(torch.ones(grid.shape, dtype=dtype), grid)
     assert image.data.dtype == torch.float32
@@ -38,18 +60,27 @@ def test_read_only_arrays_in_any_memory_order(grid: Grid, order: str) -> None:
     array = np.asarray(np.arange(grid.n_voxels, dtype=np.float32).reshape(grid.shape), order=order)
     array.setflags(write=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # torch warns of undefined behaviour where it gets memory that it may not write
+        # torch warns of undefined behaviour where it gets memory that it may not write
+        warnings.simplefilter("error")
         image = Image.from_array(array, grid)
     np.testing.assert_array_equal(image.numpy(), array)
 
 
 def test_data_must_lie_on_its_grid(grid_3d: Grid) -> None:
-    with pytest.raises(FrameError, match=r"CT: data of shape \(1, 14, 17, 9\) does not lie on Grid\(17 x 14 x 9 voxels.*expected \[channels, 17, 14, 9\]"):
+    with pytest.raises(
+        FrameError,
+        match=(
+            r"CT: data of shape \(1, 14, 17, 9\) does not lie on Grid\(17 x 14 x 9 voxels.*expected"
+            r" \[channels, 17, 14, 9\]"
+        ),
+    ):
         Image.from_array(np.zeros((14, 17, 9)), grid_3d, "CT")
 
 
 def test_channels(grid: Grid) -> None:
-    image = Image(torch.arange(3.0).reshape(3, *[1] * grid.ndim).expand(3, *grid.shape), grid, "features")
+    image = Image(
+        torch.arange(3.0).reshape(3, *[1] * grid.ndim).expand(3, *grid.shape), grid, "features"
+    )
     assert image.channels == 3
     assert image.numpy().shape == (3, *grid.shape)
     assert repr(image).startswith("Image('features', 3 channels, Grid(")

@@ -1,4 +1,6 @@
-"""DIR-Lab cases in the exact formats of their owners, small ones: what is loaded lies where the files say, and what was flipped, swapped or renamed is refused."""
+"""DIR-Lab cases in the exact formats of their owners, small ones: what is loaded lies where the
+files say, and what was flipped, swapped or renamed is refused.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,10 +18,26 @@ SHAPE, SPACING, SHIFT, COUNT = (26, 26, 18), (1.2, 1.2, 2.5), np.array([1, -2, 3
 INITIAL_MM = float(np.linalg.norm(SHIFT * SPACING))
 
 LAYOUTS = {
-    "case1": ("Case1Pack/Images/case1_{}_s.img", "Case1Pack/ExtremePhases/Case1_300_{}_xyz.txt", ("T00", "T50")),
-    "case2": ("Case2Pack/Images/case2_{}-ssm.img", "Case2Pack/ExtremePhases/Case2_300_{}_xyz.txt", ("T00", "T50")),
-    "case8": ("Case8Deploy/Images/case8_{}.img", "Case8Deploy/extremePhases/case8_dirLab300_{}_xyz.txt", ("T00", "T50")),
-    "case10": ("Case10Pack/Images/case10_{}.img", "Case10Pack/extremePhases/case10_dirLab300_{}_xyz.txt", ("T00", "T50")),
+    "case1": (
+        "Case1Pack/Images/case1_{}_s.img",
+        "Case1Pack/ExtremePhases/Case1_300_{}_xyz.txt",
+        ("T00", "T50"),
+    ),
+    "case2": (
+        "Case2Pack/Images/case2_{}-ssm.img",
+        "Case2Pack/ExtremePhases/Case2_300_{}_xyz.txt",
+        ("T00", "T50"),
+    ),
+    "case8": (
+        "Case8Deploy/Images/case8_{}.img",
+        "Case8Deploy/extremePhases/case8_dirLab300_{}_xyz.txt",
+        ("T00", "T50"),
+    ),
+    "case10": (
+        "Case10Pack/Images/case10_{}.img",
+        "Case10Pack/extremePhases/case10_dirLab300_{}_xyz.txt",
+        ("T00", "T50"),
+    ),
     "copd1": ("copd1/copd1/copd1_{}CT.img", "copd1/copd1/copd1_300_{}_xyz_r1.txt", ("iBH", "eBH")),
     "copd10": ("copd10/copd10_{}CT.img", "copd10/copd10_300_{}_xyz_r1.txt", ("iBH", "eBH")),
 }
@@ -27,7 +45,9 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Stored:
-    """What the files of a case hold: volumes in the order (column, row, slice), landmarks counted from 1; inhale, then exhale."""
+    """What the files of a case hold: volumes in the order (column, row, slice), landmarks counted
+    from 1; inhale, then exhale.
+    """
 
     volumes: tuple[np.ndarray, np.ndarray]
     landmarks: tuple[np.ndarray, np.ndarray]
@@ -44,7 +64,9 @@ class Stored:
 
 
 def stored_case(air: int = 24) -> Stored:
-    """A texture that every patch tells from every other, moved by whole voxels, with a slab of noisy air."""
+    """A texture that every patch tells from every other, moved by whole voxels, with a slab of
+    noisy air.
+    """
     rng = np.random.default_rng(0)
     inhale = 700 + 400 * gaussian_filter(rng.normal(size=SHAPE), 0.7, mode="wrap")
     inhale[:, :5] = air + 6 * rng.normal(size=(SHAPE[0], 5, SHAPE[2]))
@@ -55,7 +77,9 @@ def stored_case(air: int = 24) -> Stored:
 
 @pytest.fixture(autouse=True)
 def small_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every case of the table as small as what is written here, with the error that these landmarks have."""
+    """Every case of the table as small as what is written here, with the error that these landmarks
+    have.
+    """
     for name, entry in CASES.items():
         monkeypatch.setitem(CASES, name, Entry(entry.cohort, SHAPE, SPACING, {COUNT: INITIAL_MM}))
 
@@ -67,13 +91,17 @@ def test_the_table_is_the_published_one() -> None:
     for cohort, prefix, mean_of_300 in (("4DCT", "case", 8.46), ("COPDgene", "copd", 23.36)):
         entries = [REAL[f"{prefix}{i}"] for i in range(1, 11)]
         assert {e.cohort for e in entries} == {cohort}
-        assert np.mean([e.initial_mm[300] for e in entries]) == pytest.approx(mean_of_300, abs=0.005)
+        assert np.mean([e.initial_mm[300] for e in entries]) == pytest.approx(
+            mean_of_300, abs=0.005
+        )
         for e in entries:
             assert e.shape[0] == e.shape[1] in (256, 512)
             assert e.spacing[0] == e.spacing[1] < e.spacing[2] == 2.5
             of_300, of_all = e.initial_mm.values()
             assert of_300 == pytest.approx(of_all, abs=1.4)  # a subset of the same landmarks
-    assert sum(max(n for n in REAL[f"copd{i}"].initial_mm if n != 300) for i in range(1, 11)) == 7298
+    assert (
+        sum(max(n for n in REAL[f"copd{i}"].initial_mm if n != 300) for i in range(1, 11)) == 7298
+    )
     assert 2 * np.prod(REAL["case5"].shape) == 13_893_632  # bytes, as unpacked
     assert len(REAL) == 20
 
@@ -82,18 +110,37 @@ def test_the_table_is_the_published_one() -> None:
 def test_every_naming_is_found_and_lies_where_the_files_say(tmp_path: Path, name: str) -> None:
     stored = stored_case()
     case = read_dirlab(stored.write(tmp_path, name), name)
-    assert (case.name, case.cohort, case.initial_mm) == (name, CASES[name].cohort, pytest.approx(INITIAL_MM))
-    for image, points, volume, landmarks in zip((case.fixed, case.moving), (case.fixed_landmarks, case.moving_landmarks), stored.volumes, stored.landmarks, strict=True):
+    assert (case.name, case.cohort, case.initial_mm) == (
+        name,
+        CASES[name].cohort,
+        pytest.approx(INITIAL_MM),
+    )
+    for image, points, volume, landmarks in zip(
+        (case.fixed, case.moving),
+        (case.fixed_landmarks, case.moving_landmarks),
+        stored.volumes,
+        stored.landmarks,
+        strict=True,
+    ):
         np.testing.assert_array_equal(image.numpy(), np.maximum(volume - 1024.0, -1024.0))
         assert image.dtype == np.int16
-        np.testing.assert_allclose(image.grid.to_voxel(points.coords).numpy(), landmarks - 1, atol=1e-9)  # the file counts from 1
-        at_landmarks = image.numpy()[tuple(np.rint(image.grid.to_voxel(points.coords).numpy()).astype(int).T)]
-        np.testing.assert_array_equal(at_landmarks, np.maximum(volume[tuple(landmarks.T - 1)] - 1024.0, -1024.0))
+        # the file counts from 1
+        np.testing.assert_allclose(
+            image.grid.to_voxel(points.coords).numpy(), landmarks - 1, atol=1e-9
+        )
+        at_landmarks = image.numpy()[
+            tuple(np.rint(image.grid.to_voxel(points.coords).numpy()).astype(int).T)
+        ]
+        np.testing.assert_array_equal(
+            at_landmarks, np.maximum(volume[tuple(landmarks.T - 1)] - 1024.0, -1024.0)
+        )
     assert dirlab_cases(tmp_path) == [name]
 
 
 def test_the_frame_is_ras(tmp_path: Path) -> None:
-    """Columns run to the patient's left, rows to the back, slices to the feet, the volume centred."""
+    """Columns run to the patient's left, rows to the back, slices to the feet, the volume
+    centred.
+    """
     grid = read_dirlab(stored_case().write(tmp_path, "case1"), "case1").fixed.grid
     np.testing.assert_allclose(grid.direction, -np.eye(3))
     np.testing.assert_allclose(grid.spacing, SPACING)
@@ -112,12 +159,30 @@ def flipped(volume: np.ndarray) -> np.ndarray:
 
 
 MISREAD: dict[str, tuple[Callable[[Stored], Stored], str]] = {
-    "landmark files swapped": (lambda s: replace(s, landmarks=s.landmarks[::-1]), "with the two landmark files swapped"),
-    "image files swapped": (lambda s: replace(s, volumes=s.volumes[::-1]), "with the two landmark files swapped"),
-    "both images flipped": (lambda s: replace(s, volumes=tuple(map(flipped, s.volumes))), "with the slices of both flipped"),
-    "inhale image flipped": (lambda s: replace(s, volumes=(flipped(s.volumes[0]), s.volumes[1])), "with the slices of the inhale image flipped"),
-    "exhale image flipped": (lambda s: replace(s, volumes=(s.volumes[0], flipped(s.volumes[1]))), "with the slices of the exhale image flipped"),
-    "columns x and y exchanged": (lambda s: replace(s, landmarks=tuple(a[:, [1, 0, 2]] for a in s.landmarks)), "with x and y exchanged"),
+    "landmark files swapped": (
+        lambda s: replace(s, landmarks=s.landmarks[::-1]),
+        "with the two landmark files swapped",
+    ),
+    "image files swapped": (
+        lambda s: replace(s, volumes=s.volumes[::-1]),
+        "with the two landmark files swapped",
+    ),
+    "both images flipped": (
+        lambda s: replace(s, volumes=tuple(map(flipped, s.volumes))),
+        "with the slices of both flipped",
+    ),
+    "inhale image flipped": (
+        lambda s: replace(s, volumes=(flipped(s.volumes[0]), s.volumes[1])),
+        "with the slices of the inhale image flipped",
+    ),
+    "exhale image flipped": (
+        lambda s: replace(s, volumes=(s.volumes[0], flipped(s.volumes[1]))),
+        "with the slices of the exhale image flipped",
+    ),
+    "columns x and y exchanged": (
+        lambda s: replace(s, landmarks=tuple(a[:, [1, 0, 2]] for a in s.landmarks)),
+        "with x and y exchanged",
+    ),
 }
 
 
@@ -136,8 +201,12 @@ def test_images_without_texture_prove_nothing(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, Callable[[Stored], Stored]] = {
-    "slices of one landmark file flipped": lambda s: replace(s, landmarks=(s.landmarks[0], s.landmarks[1] * [1, 1, -1] + [0, 0, SHAPE[2] + 1])),
-    "one file sorted otherwise": lambda s: replace(s, landmarks=(s.landmarks[0], s.landmarks[1][::-1])),
+    "slices of one landmark file flipped": lambda s: replace(
+        s, landmarks=(s.landmarks[0], s.landmarks[1] * [1, 1, -1] + [0, 0, SHAPE[2] + 1])
+    ),
+    "one file sorted otherwise": lambda s: replace(
+        s, landmarks=(s.landmarks[0], s.landmarks[1][::-1])
+    ),
     "both files of one phase": lambda s: replace(s, landmarks=(s.landmarks[0], s.landmarks[0])),
     "one file counted from 0": lambda s: replace(s, landmarks=(s.landmarks[0], s.landmarks[1] - 1)),
 }
@@ -145,7 +214,13 @@ WRONG: dict[str, Callable[[Stored], Stored]] = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_another_initial_error_than_the_published_is_refused(tmp_path: Path, what: str) -> None:
-    with pytest.raises(InputError, match=r"apart in the mean, and 7\.97 mm .* is published .* slices .* flipped, a landmark file .* spacing is wrong"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"apart in the mean, and 7\.97 mm .* is published .* slices .* flipped, a landmark file"
+            r" .* spacing is wrong"
+        ),
+    ):
         read_dirlab(WRONG[what](stored_case()).write(tmp_path, "case1"), "case1")
 
 
@@ -155,16 +230,29 @@ def test_a_wrong_spacing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_dirlab(stored_case().write(tmp_path, "case1"), "case1")
 
 
-def test_rounding_of_the_published_error_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CASES, "case1", replace(CASES["case1"], initial_mm={COUNT: round(INITIAL_MM, 2)}))
-    assert read_dirlab(stored_case().write(tmp_path, "case1"), "case1").initial_mm == pytest.approx(INITIAL_MM, abs=1e-9)
+def test_rounding_of_the_published_error_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        CASES, "case1", replace(CASES["case1"], initial_mm={COUNT: round(INITIAL_MM, 2)})
+    )
+    assert read_dirlab(stored_case().write(tmp_path, "case1"), "case1").initial_mm == pytest.approx(
+        INITIAL_MM, abs=1e-9
+    )
 
 
-@pytest.mark.parametrize(("bad", "message"), [((0, 5, 5), "counted from 0"), ((5, 5, SHAPE[2] + 1), "belongs to another case")])
-def test_landmarks_outside_the_volume_are_refused(tmp_path: Path, bad: tuple[int, int, int], message: str) -> None:
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [((0, 5, 5), "counted from 0"), ((5, 5, SHAPE[2] + 1), "belongs to another case")],
+)
+def test_landmarks_outside_the_volume_are_refused(
+    tmp_path: Path, bad: tuple[int, int, int], message: str
+) -> None:
     stored = stored_case()
     stored.landmarks[1][3] = bad
-    with pytest.raises(InputError, match=rf"T50_xyz.txt, line 4: \[{bad[0]}, {bad[1]}, {bad[2]}\].*{message}"):
+    with pytest.raises(
+        InputError, match=rf"T50_xyz.txt, line 4: \[{bad[0]}, {bad[1]}, {bad[2]}\].*{message}"
+    ):
         read_dirlab(stored.write(tmp_path, "case1"), "case1")
 
 
@@ -179,7 +267,10 @@ def test_other_tables_are_refused(tmp_path: Path, text: str) -> None:
 def test_another_number_of_landmarks_is_refused(tmp_path: Path) -> None:
     stored = stored_case()
     fewer = replace(stored, landmarks=tuple(a[:-1] for a in stored.landmarks))
-    with pytest.raises(InputError, match=f"have {COUNT - 1} and {COUNT - 1} landmarks; case1 is published with {COUNT}"):
+    with pytest.raises(
+        InputError,
+        match=f"have {COUNT - 1} and {COUNT - 1} landmarks; case1 is published with {COUNT}",
+    ):
         read_dirlab(fewer.write(tmp_path, "case1"), "case1")
 
 
@@ -190,11 +281,23 @@ def test_a_file_of_another_size_is_refused(tmp_path: Path, change: int) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:change] if change < 0 else content + bytes(change))
     expected = 2 * np.prod(SHAPE)
-    with pytest.raises(InputError, match=f"case1_T50_s.img has {expected + change} bytes, and the volume of case1 has {expected} .*slices"):
+    with pytest.raises(
+        InputError,
+        match=(
+            f"case1_T50_s.img has {expected + change} bytes, and the volume of case1 has {expected}"
+            " .*slices"
+        ),
+    ):
         read_dirlab(tmp_path, "case1")
 
 
-@pytest.mark.parametrize(("missing", "what"), [("Images/case1_T50_s.img", "exhale image of case1"), ("ExtremePhases/Case1_300_T00_xyz.txt", "inhale landmarks of case1")])
+@pytest.mark.parametrize(
+    ("missing", "what"),
+    [
+        ("Images/case1_T50_s.img", "exhale image of case1"),
+        ("ExtremePhases/Case1_300_T00_xyz.txt", "inhale landmarks of case1"),
+    ],
+)
 def test_a_missing_file_is_named(tmp_path: Path, missing: str, what: str) -> None:
     stored_case().write(tmp_path, "case1")
     (tmp_path / "Case1Pack" / missing).unlink()
@@ -206,12 +309,17 @@ def test_two_candidates_are_named(tmp_path: Path) -> None:
     stored_case().write(tmp_path, "case1")
     images = tmp_path / "Case1Pack/Images"
     (images / "case1_T00.img").write_bytes((images / "case1_T00_s.img").read_bytes())
-    with pytest.raises(InputError, match=r"2 candidates for the inhale image of case1: .*case1_T00.img, .*case1_T00_s.img"):
+    with pytest.raises(
+        InputError,
+        match=r"2 candidates for the inhale image of case1: .*case1_T00.img, .*case1_T00_s.img",
+    ):
         read_dirlab(tmp_path, "case1")
 
 
 def test_other_names_and_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no DIR-Lab case is called 'case11'; choose case1 ... case10"):
+    with pytest.raises(
+        InputError, match=r"no DIR-Lab case is called 'case11'; choose case1 ... case10"
+    ):
         read_dirlab(tmp_path, "case11")
     with pytest.raises(InputError, match="is no folder"):
         read_dirlab(tmp_path / "nowhere", "case1")
@@ -222,7 +330,9 @@ def test_other_names_and_folders_are_refused(tmp_path: Path) -> None:
 def test_the_offset_puts_air_at_minus_1000(tmp_path: Path, air: int, offset: int) -> None:
     stored = stored_case(air)
     case = read_dirlab(stored.write(tmp_path, "copd1"), "copd1")
-    np.testing.assert_array_equal(case.moving.numpy(), np.maximum(stored.volumes[1].astype(float) + offset, -1024))
+    np.testing.assert_array_equal(
+        case.moving.numpy(), np.maximum(stored.volumes[1].astype(float) + offset, -1024)
+    )
     assert abs(np.median(case.fixed.numpy()[:, :5]) + 1000) < 12
 
 
@@ -240,4 +350,6 @@ def test_without_air_the_offset_must_be_given(tmp_path: Path) -> None:
     stored.write(tmp_path, "case1")
     with pytest.raises(InputError, match=r"hold no air.*give hu_offset"):
         read_dirlab(tmp_path, "case1")
-    np.testing.assert_array_equal(read_dirlab(tmp_path, "case1", hu_offset=-1010).fixed.numpy(), stored.volumes[0] - 1010.0)
+    np.testing.assert_array_equal(
+        read_dirlab(tmp_path, "case1", hu_offset=-1010).fixed.numpy(), stored.volumes[0] - 1010.0
+    )

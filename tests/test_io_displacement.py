@@ -35,7 +35,9 @@ def points_within(grid: Grid, n: int = 40) -> torch.Tensor:
 def mapped_by_itk(transform: sitk.Transform, points: torch.Tensor) -> np.ndarray:
     """Points through SimpleITK, with the signs of its frame written out."""
     signs = np.array([-1.0, -1.0, 1.0])[: points.shape[1]]
-    return np.array([transform.TransformPoint((p * signs).tolist()) for p in points.numpy()]) * signs
+    return (
+        np.array([transform.TransformPoint((p * signs).tolist()) for p in points.numpy()]) * signs
+    )
 
 
 def stored(path: Path, array: np.ndarray, grid: Grid, intent: int) -> Path:
@@ -55,23 +57,32 @@ def test_simpleitk_reads_the_same_map(grid: Grid, tmp_path: Path) -> None:
     field = sitk.ReadImage(tmp_path / "u.nii.gz", sitk.sitkVectorFloat64)
     assert field.GetSize() == grid.shape
     ours = DenseDisplacement(vectors, grid).double()(points).detach().numpy()
-    np.testing.assert_allclose(mapped_by_itk(sitk.DisplacementFieldTransform(field), points), ours, atol=TOLERANCE_MM)
+    np.testing.assert_allclose(
+        mapped_by_itk(sitk.DisplacementFieldTransform(field), points), ours, atol=TOLERANCE_MM
+    )
 
 
 def test_we_read_what_simpleitk_writes(grid: Grid, tmp_path: Path) -> None:
     points = points_within(grid)
-    field = sitk.GetImageFromArray(np.random.default_rng(2).normal(0, 5, (*reversed(grid.shape), grid.ndim)), isVector=True)
+    field = sitk.GetImageFromArray(
+        np.random.default_rng(2).normal(0, 5, (*reversed(grid.shape), grid.ndim)), isVector=True
+    )
     field.CopyInformation(to_sitk(Image.from_array(np.zeros(grid.shape), grid)))
     sitk.WriteImage(field, tmp_path / "itk.nii.gz")
     theirs = mapped_by_itk(sitk.DisplacementFieldTransform(field), points)
-    np.testing.assert_allclose(read_displacement(tmp_path / "itk.nii.gz").double()(points).numpy(), theirs, atol=TOLERANCE_MM)
+    np.testing.assert_allclose(
+        read_displacement(tmp_path / "itk.nii.gz").double()(points).numpy(),
+        theirs,
+        atol=TOLERANCE_MM,
+    )
 
 
 def test_round_trip(grid: Grid, tmp_path: Path) -> None:
     vectors = vectors_on(grid)
     write_displacement(vectors, grid, tmp_path / "u.nii")
     back = read_displacement(tmp_path / "u.nii")
-    torch.testing.assert_close(back.vectors.data, vectors, atol=0, rtol=0)  # a change of sign is exact
+    # a change of sign is exact
+    torch.testing.assert_close(back.vectors.data, vectors, atol=0, rtol=0)
     assert back.grid.same_as(grid, 1e-3)
     assert not any(p.requires_grad for p in back.parameters())
 
@@ -95,13 +106,21 @@ def test_identical_fields_make_identical_files(grid: Grid, tmp_path: Path) -> No
 
 def test_intent_1006_is_ras_on_disk(grid: Grid, tmp_path: Path) -> None:
     vectors, points = vectors_on(grid), points_within(grid)
-    path = stored(tmp_path / "ras.nii", vectors.reshape(*grid.shape, *[1] * (4 - grid.ndim), grid.ndim).numpy(), grid, 1006)
+    path = stored(
+        tmp_path / "ras.nii",
+        vectors.reshape(*grid.shape, *[1] * (4 - grid.ndim), grid.ndim).numpy(),
+        grid,
+        1006,
+    )
     ours = read_displacement(path)
     torch.testing.assert_close(ours.vectors.data, vectors, atol=0, rtol=0)
-    # Only since ITK 5.4 (SimpleITK 2.4) does it turn them to LPS, and in 2-D it still takes them three numbers at a time.
+    # Only since ITK 5.4 (SimpleITK 2.4) does it turn them to LPS, and in 2-D it still takes them
+    # three numbers at a time.
     if grid.ndim == 3 and (sitk.Version_MajorVersion(), sitk.Version_MinorVersion()) >= (2, 4):
         field = sitk.DisplacementFieldTransform(sitk.ReadImage(path, sitk.sitkVectorFloat64))
-        np.testing.assert_allclose(mapped_by_itk(field, points), ours.double()(points).numpy(), atol=TOLERANCE_MM)
+        np.testing.assert_allclose(
+            mapped_by_itk(field, points), ours.double()(points).numpy(), atol=TOLERANCE_MM
+        )
 
 
 def test_fields_without_a_stated_frame_are_refused(grid_3d: Grid, tmp_path: Path) -> None:
@@ -112,7 +131,12 @@ def test_fields_without_a_stated_frame_are_refused(grid_3d: Grid, tmp_path: Path
         ("five_0.nii", array[..., None, :], 0, "does not say in which frame"),
         ("times.nii", np.stack([array, array], 3), 1007, "one field a file"),
         ("pairs.nii", array[..., None, :2], 1007, "one field a file"),
-        ("broken.nii", np.where(array[..., None, :] > 15, np.nan, array[..., None, :]), 1007, "voxels whose displacement is not finite"),
+        (
+            "broken.nii",
+            np.where(array[..., None, :] > 15, np.nan, array[..., None, :]),
+            1007,
+            "voxels whose displacement is not finite",
+        ),
     ):
         with pytest.raises(InputError, match=f"{name}.*{what}"):
             read_displacement(stored(tmp_path / name, odd, grid_3d, intent))
@@ -130,18 +154,27 @@ def test_files_that_are_no_fields(grid_3d: Grid, tmp_path: Path) -> None:
 
 
 def test_transform_to_sitk_maps_the_same_points(grid: Grid) -> None:
-    # Linear interpolation of an affine map is exact; displacements are rendered in single precision, 150 mm from the origin.
-    matrix = torch.eye(grid.ndim, dtype=torch.float64) + 0.1 * torch.randn(grid.ndim, grid.ndim, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    # Linear interpolation of an affine map is exact; displacements are rendered in single
+    # precision, 150 mm from the origin.
+    matrix = torch.eye(grid.ndim, dtype=torch.float64) + 0.1 * torch.randn(
+        grid.ndim, grid.ndim, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
     affine = Affine.from_matrix(matrix, torch.linspace(-3, 4, grid.ndim), grid.center)
     points = points_within(grid)
     there = transform_to_sitk(affine, grid)
-    np.testing.assert_allclose(mapped_by_itk(there, points), affine(points).detach().numpy(), atol=TOLERANCE_MM)
+    np.testing.assert_allclose(
+        mapped_by_itk(there, points), affine(points).detach().numpy(), atol=TOLERANCE_MM
+    )
     np.testing.assert_allclose(there.GetDisplacementField().GetSize(), grid.shape)
 
 
 def test_simpleitk_resamples_as_we_warp(grid: Grid, wave: Wave, image: Image) -> None:
     transform = DenseDisplacement(0.2 * vectors_on(grid), grid)
-    warped = sitk.GetArrayFromImage(sitk.Resample(to_sitk(image), transform_to_sitk(transform, grid), sitk.sitkLinear, float("nan"))).T
+    warped = sitk.GetArrayFromImage(
+        sitk.Resample(
+            to_sitk(image), transform_to_sitk(transform, grid), sitk.sitkLinear, float("nan")
+        )
+    ).T
     ours = linear(image, transform(grid.points())).detach()[0].numpy()
     seen = np.isfinite(warped)
     assert seen.mean() > 0.5

@@ -1,4 +1,6 @@
-"""Images through nibabel and SimpleITK: the same voxel at the same world point, whichever way it comes and goes."""
+"""Images through nibabel and SimpleITK: the same voxel at the same world point, whichever way it
+comes and goes.
+"""
 
 import logging
 import time
@@ -20,9 +22,15 @@ from inrreg.io.itk import image_from_sitk, to_sitk
 from inrreg.ops.sampling import linear
 
 HEADER_MM = 1e-4
-"""Headers hold single precision: about 1e-7 of the 150 mm that these grids lie from the world origin, times a few operations."""
+"""Headers hold single precision: about 1e-7 of the 150 mm that these grids lie from the world
+origin, times a few operations.
+"""
 BLOB = (3, 2, 5)
-ORIENTATIONS = [np.column_stack([order, signs]) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
+ORIENTATIONS = [
+    np.column_stack([order, signs])
+    for order in permutations(range(3))
+    for signs in product((1, -1), repeat=3)
+]
 """The 48 ways to flip and permute three axes, as nibabel writes them."""
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
@@ -41,20 +49,39 @@ def brightest(image: Image) -> np.ndarray:
     return image.grid.to_world(torch.tensor([voxel], dtype=torch.float64))[0].numpy()
 
 
-def nifti(shape: tuple[int, ...] = (4, 5, 6), affine: np.ndarray | None = None, dtype: type | np.dtype = np.float32) -> nib.Nifti1Image:
+def nifti(
+    shape: tuple[int, ...] = (4, 5, 6),
+    affine: np.ndarray | None = None,
+    dtype: type | np.dtype = np.float32,
+) -> nib.Nifti1Image:
     return nib.Nifti1Image(np.zeros(shape, dtype), np.eye(4) if affine is None else affine)
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS, ids=lambda orientation: "".join(nib.orientations.ornt2axcodes(orientation)))
-def test_every_orientation_of_one_array_is_the_same_image(orientation: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "orientation",
+    ORIENTATIONS,
+    ids=lambda orientation: "".join(nib.orientations.ornt2axcodes(orientation)),
+)
+def test_every_orientation_of_one_array_is_the_same_image(
+    orientation: np.ndarray, tmp_path: Path
+) -> None:
     original, world = blob_image()
     turned = original.as_reoriented(orientation)
     nib.save(turned, tmp_path / "turned.nii")
-    points = torch.as_tensor(nib.affines.apply_affine(original.affine, np.random.default_rng(1).uniform(0, (6, 4, 7), (50, 3))))
+    points = torch.as_tensor(
+        nib.affines.apply_affine(
+            original.affine, np.random.default_rng(1).uniform(0, (6, 4, 7), (50, 3))
+        )
+    )
     expected = linear(as_image(original, "original"), points)
-    for image in (read_image(tmp_path / "turned.nii"), as_image(sitk.ReadImage(tmp_path / "turned.nii"), "by SimpleITK"), as_image(turned, "turned")):
+    for image in (
+        read_image(tmp_path / "turned.nii"),
+        as_image(sitk.ReadImage(tmp_path / "turned.nii"), "by SimpleITK"),
+        as_image(turned, "turned"),
+    ):
         np.testing.assert_allclose(brightest(image), world, atol=HEADER_MM)
-        # Values change by about 10 per voxel: the header's rounding moves them by less than 10 * 1e-4 / 0.7.
+        # Values change by about 10 per voxel: the header's rounding moves them by less than 10 *
+        # 1e-4 / 0.7.
         torch.testing.assert_close(linear(image, points), expected, atol=2e-3, rtol=0)
 
 
@@ -67,14 +94,17 @@ def test_round_trip(suffix: str, dtype: type, grid: Grid, tmp_path: Path) -> Non
     back = read_image(path)
     np.testing.assert_array_equal(back.numpy(), array)
     assert back.dtype == dtype
-    assert back.grid.same_as(grid, HEADER_MM * 10), back.grid  # same_as sums the error of every axis
+    # same_as sums the error of every axis
+    assert back.grid.same_as(grid, HEADER_MM * 10), back.grid
     by_itk = as_image(sitk.ReadImage(path), "by SimpleITK")
     np.testing.assert_array_equal(by_itk.numpy(), array)
     assert by_itk.grid.same_as(grid, HEADER_MM * 10), by_itk.grid
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_pictures_have_pixels_of_one_mm(dtype: type, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_pictures_have_pixels_of_one_mm(
+    dtype: type, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     array = np.random.default_rng(3).integers(0, np.iinfo(dtype).max, (12, 9)).astype(dtype)
     placed = sitk.GetImageFromArray(array.T)
     write_image(as_image(placed, "placed"), tmp_path / "a.png")
@@ -94,7 +124,9 @@ def test_picture_resolution_is_no_voxel_size(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.tif").grid.spacing.tolist() == [1.0, 1.0]
 
 
-def test_writing_a_picture_warns_that_the_frame_is_lost(grid_2d: Grid, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_writing_a_picture_warns_that_the_frame_is_lost(
+    grid_2d: Grid, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_image(Image.from_array(np.ones(grid_2d.shape, np.uint8), grid_2d), tmp_path / "a.png")
     assert "no voxel size" in caplog.text
 
@@ -125,7 +157,9 @@ def test_scale_factors_are_applied(tmp_path: Path) -> None:
 
 
 def test_big_endian(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(np.arange(120, dtype=">i2").reshape(4, 5, 6), np.eye(4), nib.Nifti1Header(endianness=">"))
+    image = nib.Nifti1Image(
+        np.arange(120, dtype=">i2").reshape(4, 5, 6), np.eye(4), nib.Nifti1Header(endianness=">")
+    )
     image.header.set_data_dtype(">i2")
     nib.save(image, tmp_path / "big.nii")
     assert nib.load(tmp_path / "big.nii").header.endianness == ">"
@@ -178,11 +212,14 @@ class TestForms:
         affine[:2, :2] = [[c, -s], [s, c]]
         return affine
 
-    def test_disagreement_is_reported_in_mm(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_disagreement_is_reported_in_mm(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         nib.save(self.image(self.turned(0), self.turned(5)), tmp_path / "two.nii")
         grid = read_image(tmp_path / "two.nii").grid
         np.testing.assert_allclose(grid.affine, np.eye(4))
-        # The far corner lies sqrt(10^2 + 4^2) mm from the axis of the turn: the chord over 5 degrees.
+        # The far corner lies sqrt(10^2 + 4^2) mm from the axis of the turn: the chord over 5
+        # degrees.
         assert f"{2 * np.sin(np.deg2rad(2.5)) * np.hypot(10, 4):.3g} mm" in caplog.text
         assert "two.nii" in caplog.text
         assert "sform is used" in caplog.text
@@ -192,11 +229,19 @@ class TestForms:
         assert not caplog.records
 
     def test_qform_alone(self, caplog: pytest.LogCaptureFixture) -> None:
-        np.testing.assert_allclose(as_image(self.image(None, self.turned(30)), "qform").grid.affine, self.turned(30), atol=1e-6)
+        np.testing.assert_allclose(
+            as_image(self.image(None, self.turned(30)), "qform").grid.affine,
+            self.turned(30),
+            atol=1e-6,
+        )
         assert not caplog.records
 
     def test_sform_alone(self, caplog: pytest.LogCaptureFixture) -> None:
-        np.testing.assert_allclose(as_image(self.image(self.turned(30), None), "sform").grid.affine, self.turned(30), atol=1e-6)
+        np.testing.assert_allclose(
+            as_image(self.image(self.turned(30), None), "sform").grid.affine,
+            self.turned(30),
+            atol=1e-6,
+        )
         assert not caplog.records
 
     def test_neither_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -230,7 +275,10 @@ class TestRefusals:
             (nifti((40,)), "two or three axes of at least two voxels"),
             (nifti(dtype=RGB), "grey"),
             (nifti(dtype=np.complex64), "magnitude"),
-            (nifti((4, 5), np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])), "not parallel to world x-y"),
+            (
+                nifti((4, 5), np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])),
+                "not parallel to world x-y",
+            ),
         ],
         ids=["4-D", "5-D", "one slice", "one row", "1-D", "RGB", "complex", "coronal plane"],
     )
@@ -285,7 +333,13 @@ class TestRefusals:
             as_image(sitk.Image([4, 5, 1], sitk.sitkFloat32), "slice")
 
     def test_other_objects(self) -> None:
-        with pytest.raises(InputError, match=r"fixed is a ndarray; expected a path, a nibabel image, a SimpleITK image or an inrreg Image"):
+        with pytest.raises(
+            InputError,
+            match=(
+                r"fixed is a ndarray; expected a path, a nibabel image, a SimpleITK image or an"
+                r" inrreg Image"
+            ),
+        ):
             as_image(np.zeros((4, 5)), "fixed")
 
 
@@ -298,13 +352,25 @@ class TestLabels:
         np.testing.assert_array_equal(labels.numpy(), array)
 
     def test_labels_round_trip(self, grid: Grid, tmp_path: Path) -> None:
-        labels = LabelImage.from_array(np.random.default_rng(8).integers(0, 60000, grid.shape).astype(np.uint16), grid)
+        labels = LabelImage.from_array(
+            np.random.default_rng(8).integers(0, 60000, grid.shape).astype(np.uint16), grid
+        )
         for suffix in (".nii.gz", ".nrrd"):
             write_image(labels, tmp_path / f"labels{suffix}")
-            np.testing.assert_array_equal(read_labels(tmp_path / f"labels{suffix}").numpy(), labels.numpy())
+            np.testing.assert_array_equal(
+                read_labels(tmp_path / f"labels{suffix}").numpy(), labels.numpy()
+            )
             assert nib.load(tmp_path / "labels.nii.gz").get_data_dtype() == np.uint16
 
-    @pytest.mark.parametrize(("value", "what"), [(0.4, "no label image"), (np.nan, "no label image"), (np.inf, "no label image"), (2.0**31, "32 bits")])
+    @pytest.mark.parametrize(
+        ("value", "what"),
+        [
+            (0.4, "no label image"),
+            (np.nan, "no label image"),
+            (np.inf, "no label image"),
+            (2.0**31, "32 bits"),
+        ],
+    )
     def test_what_is_no_label_is_refused(self, value: float, what: str) -> None:
         array = np.zeros((4, 5, 6))
         array[1, 2, 3] = value
@@ -337,14 +403,20 @@ def test_sources_are_named_by_their_argument(tmp_path: Path) -> None:
     assert as_image(nib.load(path), "fixed").name == "fixed"
     assert as_image(sitk.ReadImage(path), "fixed").name == "fixed"
     assert as_image(as_image(path, "fixed"), "fixed").name == f"fixed ({path})"
-    assert as_image(Image.from_array(np.zeros((2, 2)), Grid.from_spacing((2, 2), 1.0)), "fixed").name == "fixed"
+    assert (
+        as_image(Image.from_array(np.zeros((2, 2)), Grid.from_spacing((2, 2), 1.0)), "fixed").name
+        == "fixed"
+    )
 
 
 class TestWriting:
     def test_header(self, grid: Grid, tmp_path: Path) -> None:
         write_image(Image.from_array(np.zeros(grid.shape, np.int16), grid), tmp_path / "a.nii.gz")
         stored = nib.load(tmp_path / "a.nii.gz")
-        (sform, s_code), (qform, q_code) = stored.get_sform(coded=True), stored.get_qform(coded=True)
+        (sform, s_code), (qform, q_code) = (
+            stored.get_sform(coded=True),
+            stored.get_qform(coded=True),
+        )
         assert (s_code, q_code) == (1, 1)
         np.testing.assert_allclose(sform, qform, atol=1e-5)
         assert stored.header.get_xyzt_units()[0] == "mm"
@@ -352,7 +424,9 @@ class TestWriting:
         assert stored.get_data_dtype() == np.int16
 
     def test_identical_arrays_make_identical_files(self, grid: Grid, tmp_path: Path) -> None:
-        image = Image.from_array(np.random.default_rng(9).random(grid.shape).astype(np.float32), grid)
+        image = Image.from_array(
+            np.random.default_rng(9).random(grid.shape).astype(np.float32), grid
+        )
         write_image(image, tmp_path / "first.nii.gz")
         time.sleep(1.1)  # gzip's time stamp counts whole seconds
         write_image(image, tmp_path / "second.nii.gz")
@@ -368,7 +442,9 @@ class TestWriting:
     def test_wide_integers_do_not_wrap(self, dtype: type, grid: Grid, tmp_path: Path) -> None:
         image = Image.from_array(np.zeros(grid.shape, dtype), grid)
         write_image(image.with_data(torch.full_like(image.data, 1e30)), tmp_path / "a.nii")
-        assert np.asarray(nib.load(tmp_path / "a.nii").dataobj).min() == min(np.iinfo(dtype).max, 2**53)
+        assert np.asarray(nib.load(tmp_path / "a.nii").dataobj).min() == min(
+            np.iinfo(dtype).max, 2**53
+        )
 
     def test_booleans_become_bytes(self, grid: Grid, tmp_path: Path) -> None:
         write_image(LabelImage.from_array(np.ones(grid.shape, bool), grid), tmp_path / "a.nii")
@@ -386,19 +462,27 @@ class TestWriting:
     @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mha"])
     def test_no_folder(self, suffix: str, grid: Grid, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=f"nowhere.a{suffix} could not be written"):
-            write_image(Image.from_array(np.zeros(grid.shape), grid), tmp_path / "nowhere" / f"a{suffix}")
+            write_image(
+                Image.from_array(np.zeros(grid.shape), grid), tmp_path / "nowhere" / f"a{suffix}"
+            )
 
     def test_png_holds_no_floats(self, grid_2d: Grid, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=r"\.nii\.gz"):
             write_image(Image.from_array(np.zeros(grid_2d.shape), grid_2d), tmp_path / "a.png")
 
-    def test_sheared_grid_keeps_its_sform(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_sheared_grid_keeps_its_sform(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         affine = np.eye(4)
         affine[0, 2] = 0.3
-        write_image(Image.from_array(np.zeros((4, 5, 6)), Grid((4, 5, 6), affine)), tmp_path / "gantry.nii")
+        write_image(
+            Image.from_array(np.zeros((4, 5, 6)), Grid((4, 5, 6), affine)), tmp_path / "gantry.nii"
+        )
         assert "right angles" in caplog.text
         caplog.clear()
-        np.testing.assert_allclose(read_image(tmp_path / "gantry.nii").grid.affine, affine, atol=1e-6)
+        np.testing.assert_allclose(
+            read_image(tmp_path / "gantry.nii").grid.affine, affine, atol=1e-6
+        )
         assert not caplog.records
 
 

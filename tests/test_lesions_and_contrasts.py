@@ -24,8 +24,13 @@ from inrreg.similarity import LNCC
 from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import FreeForm
 
-GRID = Grid.from_spacing((20, 18, 16), (3.0, 3.2, 3.5), origin=(-31.0, 47.0, 112.0), direction=oblique_grid(3).direction)
-STAGE = NonCorrespondence(Registration(FreeForm(20.0), (LNCC(12.0),), (Bending(3.0),), Adam(0.5), scales=(Scale(4, 8),)), mask=Learned(model=ScalarModel(lattice_mm=8.0)))
+GRID = Grid.from_spacing(
+    (20, 18, 16), (3.0, 3.2, 3.5), origin=(-31.0, 47.0, 112.0), direction=oblique_grid(3).direction
+)
+STAGE = NonCorrespondence(
+    Registration(FreeForm(20.0), (LNCC(12.0),), (Bending(3.0),), Adam(0.5), scales=(Scale(4, 8),)),
+    mask=Learned(model=ScalarModel(lattice_mm=8.0)),
+)
 BRIEF = Preset("brief", "for tests", RobustWindow(0, 100), (STAGE,))
 
 
@@ -77,7 +82,12 @@ class TestTheResult:
         change = inrreg.load(folder).change
         assert change is not None
         assert change.vanished.grid.same_as(GRID)
-        assert torch.equal(change.non_correspondence.data[0], torch.from_numpy(nibabel.load(folder / "non_correspondence.nii.gz").get_fdata()).float())
+        assert torch.equal(
+            change.non_correspondence.data[0],
+            torch.from_numpy(
+                nibabel.load(folder / "non_correspondence.nii.gz").get_fdata()
+            ).float(),
+        )
 
     def test_shows_it(self, folder: Path) -> None:
         page = (folder / "report.html").read_text()
@@ -94,7 +104,12 @@ class TestTheResult:
 
 class TestMaskModes:
     @pytest.mark.parametrize(
-        ("options", "mode", "rule"), [({}, "learn", Learned), ({"fixed_lesion_mask": LESION}, "prior", Learned), ({"moving_lesion_mask": LESION, "mask_mode": "fixed"}, "fixed", Given)]
+        ("options", "mode", "rule"),
+        [
+            ({}, "learn", Learned),
+            ({"fixed_lesion_mask": LESION}, "prior", Learned),
+            ({"moving_lesion_mask": LESION, "mask_mode": "fixed"}, "fixed", Given),
+        ],
     )
     def test_follow_from_what_is_given(self, options: dict, mode: str, rule: type) -> None:
         job = prepare(FIXED, MOVING, preset=BRIEF, **options)
@@ -113,9 +128,18 @@ class TestMaskModes:
         [
             ({"mask_mode": "prior"}, 'the mask mode "prior" needs a lesion mask'),
             ({"mask_mode": "fixed"}, 'the mask mode "fixed" needs a lesion mask'),
-            ({"mask_mode": "learn", "fixed_lesion_mask": LESION}, 'the mask mode "learn" finds what has no counterpart by itself, but .*lesion.* was given'),
+            (
+                {"mask_mode": "learn", "fixed_lesion_mask": LESION},
+                (
+                    'the mask mode "learn" finds what has no counterpart by itself, but .*lesion.*'
+                    " was given"
+                ),
+            ),
             ({"mask_mode": "guess"}, "no mask mode is called 'guess'"),
-            ({"fixed_lesion_mask": image(torch.ones(1, *GRID.shape), "all")}, "covers all of fixed, and 1 means"),
+            (
+                {"fixed_lesion_mask": image(torch.ones(1, *GRID.shape), "all")},
+                "covers all of fixed, and 1 means",
+            ),
             ({"fixed_lesion_mask": image(torch.zeros(1, *GRID.shape), "none")}, "is empty"),
         ],
     )
@@ -138,7 +162,11 @@ class TestMaskModes:
             prepare(FIXED, MOVING, preset=replace(BRIEF, stages=(STAGE.registration,)), **options)
 
     def test_only_pathology_heeds_them(self) -> None:
-        heeds = {name for name in PRESETS if any(isinstance(stage, NonCorrespondence) for stage in preset(name).stages)}
+        heeds = {
+            name
+            for name in PRESETS
+            if any(isinstance(stage, NonCorrespondence) for stage in preset(name).stages)
+        }
         assert heeds == {"pathology"}
 
 
@@ -146,8 +174,19 @@ class TestContrasts:
     def test_are_seen_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = []
         original = NonCorrespondence.run
-        monkeypatch.setattr(NonCorrespondence, "run", lambda self, pair, *args, **options: seen.append(pair) or original(self, pair, *args, **options))
-        result = inrreg.register(FIXED, MOVING, preset=BRIEF, contrasts=[(image(7 * values(3), "t2"), image(3 + values(3), "t2"))])
+        monkeypatch.setattr(
+            NonCorrespondence,
+            "run",
+            lambda self, pair, *args, **options: (
+                seen.append(pair) or original(self, pair, *args, **options)
+            ),
+        )
+        result = inrreg.register(
+            FIXED,
+            MOVING,
+            preset=BRIEF,
+            contrasts=[(image(7 * values(3), "t2"), image(3 + values(3), "t2"))],
+        )
         assert seen[0].fixed.channels == seen[0].moving.channels == 2
         assert float(seen[0].fixed.data[1].min()) == 0.0  # each contrast has a window of its own
         assert float(seen[0].fixed.data[1].max()) == 1.0
@@ -182,15 +221,24 @@ class TestContrasts:
         fit = replace(STAGE.registration, scales=(Scale(6, 20), Scale(4, 20)))
         plain = replace(BRIEF, stages=(fit,))
         moved = image(values(3).roll(1, 1))
-        noise = [image(100 * torch.rand(1, *GRID.shape, generator=torch.Generator().manual_seed(seed))) for seed in (8, 9)]
+        noise = [
+            image(100 * torch.rand(1, *GRID.shape, generator=torch.Generator().manual_seed(seed)))
+            for seed in (8, 9)
+        ]
         result = inrreg.register(*noise, preset=plain, contrasts=[(image(values(3)), moved)])
-        along = result.transform.displacement_on(GRID)[5:-5, 5:-5, 5:-5] @ torch.tensor(GRID.direction[:, 0], dtype=torch.float32)
+        along = result.transform.displacement_on(GRID)[5:-5, 5:-5, 5:-5] @ torch.tensor(
+            GRID.direction[:, 0], dtype=torch.float32
+        )
         assert 1.5 < float(along.mean()) < 4.0  # 3 mm
 
 
 def test_a_change_survives_an_image_of_bytes(tmp_path: Path) -> None:
-    """What is darker than before is negative, which the array type of the fixed image would not hold."""
-    dark = replace(FIXED, data=(block() == 0).float() * values(0).clamp(20, 200), dtype=np.dtype(np.uint8))
+    """What is darker than before is negative, which the array type of the fixed image would not
+    hold.
+    """
+    dark = replace(
+        FIXED, data=(block() == 0).float() * values(0).clamp(20, 200), dtype=np.dtype(np.uint8)
+    )
     result = inrreg.register(dark, replace(MOVING, dtype=np.dtype(np.uint8)), preset=BRIEF)
     result.save(tmp_path / "r")
     assert nibabel.load(tmp_path / "r" / "appearance_change.nii.gz").get_fdata().min() < -20
@@ -208,9 +256,27 @@ def test_the_command_line_writes_the_mask(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setitem(PRESETS, "pathology", lambda: replace(BRIEF, name="pathology"))
     files = {name: tmp_path / f"{name}.nii.gz" for name in ("fixed", "moving", "lesion", "second")}
-    for name, content in (("fixed", FIXED), ("moving", MOVING), ("lesion", LESION), ("second", image(values(3)))):
+    for name, content in (
+        ("fixed", FIXED),
+        ("moving", MOVING),
+        ("lesion", LESION),
+        ("second", image(values(3))),
+    ):
         write_image(content, files[name])
-    arguments = ["register", files["fixed"], files["moving"], "--preset", "pathology", "--fixed-lesion-mask", files["lesion"], "--mask-mode", "fixed", "--contrast", files["second"], files["second"]]
+    arguments = [
+        "register",
+        files["fixed"],
+        files["moving"],
+        "--preset",
+        "pathology",
+        "--fixed-lesion-mask",
+        files["lesion"],
+        "--mask-mode",
+        "fixed",
+        "--contrast",
+        files["second"],
+        files["second"],
+    ]
     with pytest.raises(SystemExit) as ended:
         main([*map(str, arguments), "-o", str(tmp_path / "r"), "-q"])
     assert ended.value.code == 0

@@ -37,7 +37,11 @@ def test_labels_and_fractions_become_zero_and_one(grid: Grid) -> None:
 @pytest.mark.parametrize("margin_mm", [1.0, 2.6, 4.0])
 def test_growing_reaches_every_voxel_within_the_margin(mask: Image, margin_mm: float) -> None:
     points = mask.grid.points(torch.float64)
-    distance = torch.cdist(points.reshape(-1, mask.grid.ndim), points[mask.data[0] > 0]).amin(1).reshape(mask.grid.shape)
+    distance = (
+        torch.cdist(points.reshape(-1, mask.grid.ndim), points[mask.data[0] > 0])
+        .amin(1)
+        .reshape(mask.grid.shape)
+    )
     assert torch.equal(dilated(mask, margin_mm).data[0] > 0, distance <= margin_mm)
 
 
@@ -45,14 +49,20 @@ def test_shrinking_is_growing_of_the_rest(mask: Image) -> None:
     grown = dilated(mask, 4.0)
     back = dilated(grown, -2.0)
     points = mask.grid.points(torch.float64)
-    distance = torch.cdist(points.reshape(-1, mask.grid.ndim), points[grown.data[0] == 0]).amin(1).reshape(mask.grid.shape)
+    distance = (
+        torch.cdist(points.reshape(-1, mask.grid.ndim), points[grown.data[0] == 0])
+        .amin(1)
+        .reshape(mask.grid.shape)
+    )
     assert torch.equal(back.data[0] > 0, distance > 2.0)
     assert 0 < float(back.data.sum()) < float(grown.data.sum())
 
 
 @pytest.mark.parametrize("margin_mm", [-3.0, -1.0, 0.9, 3.0, 7.5, 100.0])
 def test_growing_and_shrinking_equal_a_distance_transform(grid: Grid, margin_mm: float) -> None:
-    """Margins shorter than a voxel and larger than the image among them, on one thread and three."""
+    """Margins shorter than a voxel and larger than the image among them, on one thread and
+    three.
+    """
     values, before = noise(grid.shape, 8)[0].numpy(), torch.get_num_threads()
     inside = gaussian_filter(values, 1.5) > np.quantile(gaussian_filter(values, 1.5), 0.6)
     away = distance_transform_edt(~inside if margin_mm > 0 else inside, sampling=grid.spacing)
@@ -84,7 +94,10 @@ def test_bounding_box_grows_by_whole_voxels_and_stays_in_the_grid(grid: Grid) ->
     center = tuple(n // 2 for n in grid.shape)
     single[center] = 1
     reach = [int(np.ceil(2.0 / h)) for h in grid.spacing]
-    assert bounding_box(image_of(single, grid), 2.0) == ([c - r for c, r in zip(center, reach, strict=True)], [c + r + 1 for c, r in zip(center, reach, strict=True)])
+    assert bounding_box(image_of(single, grid), 2.0) == (
+        [c - r for c, r in zip(center, reach, strict=True)],
+        [c + r + 1 for c, r in zip(center, reach, strict=True)],
+    )
     assert bounding_box(image_of(single, grid), 1000.0) == ([0] * grid.ndim, list(grid.shape))
 
 
@@ -98,11 +111,15 @@ def test_a_crop_keeps_every_value_at_its_place(image: Image) -> None:
     part = cropped(image, lower, upper)
     inner = tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))
     assert torch.equal(part.data[0], image.data[0][inner])
-    torch.testing.assert_close(part.grid.points(torch.float64), image.grid.points(torch.float64)[inner], rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        part.grid.points(torch.float64), image.grid.points(torch.float64)[inner], rtol=0, atol=1e-9
+    )
 
 
 @given(grids(), st.integers(0, 1000))
 def test_centroid_is_the_mean_of_the_points_of_the_mask(grid: Grid, seed: int) -> None:
     weights = noise(grid.shape, seed)[0] + 1e-3
-    expected = (grid.points(torch.float64) * weights[..., None]).reshape(-1, grid.ndim).sum(0) / weights.sum()
+    expected = (grid.points(torch.float64) * weights[..., None]).reshape(-1, grid.ndim).sum(
+        0
+    ) / weights.sum()
     np.testing.assert_allclose(centroid(image_of(weights, grid)), expected, atol=1e-8)

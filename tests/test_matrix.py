@@ -10,8 +10,12 @@ from inrreg.ops.small_matrices import determinant, solved
 
 @pytest.mark.parametrize("d", [2, 3])
 def test_equals_the_general_solver(d):
-    matrices = torch.randn(4, 5, d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(determinant(matrices), torch.linalg.det(matrices), rtol=1e-10, atol=1e-12)
+    matrices = torch.randn(
+        4, 5, d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(
+        determinant(matrices), torch.linalg.det(matrices), rtol=1e-10, atol=1e-12
+    )
 
 
 def test_hand_computed():
@@ -22,7 +26,9 @@ def test_hand_computed():
 
 @pytest.mark.parametrize("d", [2, 3])
 def test_is_twice_differentiable(d):
-    matrices = torch.randn(3, d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    matrices = torch.randn(
+        3, d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    ).requires_grad_()
     assert torch.autograd.gradcheck(determinant, matrices)
     assert torch.autograd.gradgradcheck(determinant, matrices)
 
@@ -36,10 +42,23 @@ def test_refuses_other_sizes(shape):
 @pytest.mark.parametrize("d", [2, 3])
 def test_equations_are_solved_and_flat_ones_by_least_squares(d):
     generator = torch.Generator().manual_seed(2)
-    matrices, right = torch.randn(50, d, d, dtype=torch.float64, generator=generator), torch.randn(50, d, dtype=torch.float64, generator=generator)
+    matrices, right = (
+        torch.randn(50, d, d, dtype=torch.float64, generator=generator),
+        torch.randn(50, d, dtype=torch.float64, generator=generator),
+    )
     matrices[7, :, 1] = -2 * matrices[7, :, 0]
-    torch.testing.assert_close(solved(matrices, right)[7], torch.from_numpy(np.linalg.pinv(matrices[7].numpy(), rcond=1e-9)) @ right[7])
+    torch.testing.assert_close(
+        solved(matrices, right)[7],
+        torch.from_numpy(np.linalg.pinv(matrices[7].numpy(), rcond=1e-9)) @ right[7],
+    )
     keep = [n for n in range(50) if n != 7]
-    torch.testing.assert_close(solved(matrices, right)[keep], torch.linalg.solve(matrices[keep], right[keep]), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(solved(1e-9 * matrices, right)[keep], 1e9 * solved(matrices, right)[keep], rtol=1e-9, atol=0)
+    torch.testing.assert_close(
+        solved(matrices, right)[keep],
+        torch.linalg.solve(matrices[keep], right[keep]),
+        rtol=1e-9,
+        atol=1e-9,
+    )
+    torch.testing.assert_close(
+        solved(1e-9 * matrices, right)[keep], 1e9 * solved(matrices, right)[keep], rtol=1e-9, atol=0
+    )
     assert len(solved(matrices[:0], right[:0])) == 0

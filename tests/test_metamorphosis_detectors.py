@@ -1,4 +1,6 @@
-"""Cheap detectors: thresholds in closed form, planted truths, what they are blind to, and one at work in the stage."""
+"""Cheap detectors: thresholds in closed form, planted truths, what they are blind to, and one at
+work in the stage.
+"""
 
 import math
 from dataclasses import replace
@@ -14,7 +16,14 @@ from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.core.image_pair import Pair
 from inrreg.metamorphosis.aligned import Aligned, Detector, align
-from inrreg.metamorphosis.detectors import Detected, ForwardBackward, JacobianAnomaly, LiWyatt, outlying, soft
+from inrreg.metamorphosis.detectors import (
+    Detected,
+    ForwardBackward,
+    JacobianAnomaly,
+    LiWyatt,
+    outlying,
+    soft,
+)
 from inrreg.metamorphosis.evidence import MAD
 from inrreg.metamorphosis.non_correspondence import NonCorrespondence
 from inrreg.optimisation import Adam
@@ -23,7 +32,9 @@ from inrreg.similarity import MSE
 from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import Affine, DenseDisplacement, FreeForm, Transform, Translation, identity
 
-GRID = Grid.from_spacing((34, 30, 20), (1.5, 1.7, 2.4), origin=(-31.0, 47.0, 112.0), direction=oblique(3))
+GRID = Grid.from_spacing(
+    (34, 30, 20), (1.5, 1.7, 2.4), origin=(-31.0, 47.0, 112.0), direction=oblique(3)
+)
 MIDDLE = torch.tensor(GRID.center, dtype=torch.float32)
 
 
@@ -42,12 +53,26 @@ def ball(radius_mm: float) -> Tensor:
     return ((GRID.points() - MIDDLE).norm(dim=-1) < radius_mm)[None]
 
 
-def seen(fixed: Tensor, warped: Tensor, there: Transform | None = None, back: Transform | None = None, weight: Tensor | None = None) -> Aligned:
-    return Aligned(Image(fixed, GRID), Image(warped, GRID), Image(torch.ones(1, *GRID.shape) if weight is None else weight, GRID), there or identity(3), back)
+def seen(
+    fixed: Tensor,
+    warped: Tensor,
+    there: Transform | None = None,
+    back: Transform | None = None,
+    weight: Tensor | None = None,
+) -> Aligned:
+    return Aligned(
+        Image(fixed, GRID),
+        Image(warped, GRID),
+        Image(torch.ones(1, *GRID.shape) if weight is None else weight, GRID),
+        there or identity(3),
+        back,
+    )
 
 
 def pushed(radius_mm: float, by: float) -> Transform:
-    """A map that swells about the middle: u = ``by`` (x - c) exp(-|x - c|^2 / (2 radius^2)), det J = (1 + by)^3 at c."""
+    """A map that swells about the middle: u = ``by`` (x - c) exp(-|x - c|^2 / (2 radius^2)), det J
+    = (1 + by)^3 at c.
+    """
 
     def displacement(points: Tensor) -> Tensor:
         offset = points - MIDDLE.to(points)
@@ -58,14 +83,21 @@ def pushed(radius_mm: float, by: float) -> Transform:
 
 def lost(radius_mm: float, mm: float) -> Transform:
     """A way back from the identity that goes astray by ``mm`` along x, in the ball alone."""
-    return Given(lambda points: mm * ((points - MIDDLE.to(points)).norm(dim=-1, keepdim=True) < radius_mm) * torch.tensor([1.0, 0.0, 0.0]).to(points), 3)
+    return Given(
+        lambda points: (
+            mm
+            * ((points - MIDDLE.to(points)).norm(dim=-1, keepdim=True) < radius_mm)
+            * torch.tensor([1.0, 0.0, 0.0]).to(points)
+        ),
+        3,
+    )
 
 
 DETECTORS = [LiWyatt(), JacobianAnomaly(), ForwardBackward()]
 each = pytest.mark.parametrize("detector", DETECTORS, ids=lambda detector: type(detector).__name__)
 
 
-# --- the two rules that all share ----------------------------------------------------------------------------------------------
+# --- the two rules that all share -----------------------------------------------------------------
 
 
 def test_a_soft_mask_is_half_at_the_threshold_and_keeps_the_order() -> None:
@@ -88,20 +120,31 @@ def test_a_threshold_is_three_standard_deviations_of_a_normal_difference() -> No
 
 
 def test_a_threshold_asks_only_where_something_is_seen() -> None:
-    score, weight = torch.tensor([[1.0, 2.0, 3.0, 100.0, 100.0, 100.0, 100.0]]), torch.tensor([[1.0, 1.0, 0.2, 0.0, 0.0, 0.0, 0.0]])
+    score, weight = (
+        torch.tensor([[1.0, 2.0, 3.0, 100.0, 100.0, 100.0, 100.0]]),
+        torch.tensor([[1.0, 1.0, 0.2, 0.0, 0.0, 0.0, 0.0]]),
+    )
     assert float(outlying(score, weight, 2.0, 0.0)) == pytest.approx(2 + 2 * 1 / MAD)
     assert float(outlying(score, weight, 2.0, 7.0)) == pytest.approx(2 + 7)
 
 
-# --- what holds for each of them -------------------------------------------------------------------------------------------------
+# --- what holds for each of them ------------------------------------------------------------------
 
 
 @each
-def test_a_mask_lies_on_the_grid_of_the_view_and_is_0_outside_its_weight(detector: Detector, device: torch.device) -> None:
-    weight = 0.4 * (torch.arange(GRID.shape[0]) < 20).float()[None, :, None, None].expand(1, *GRID.shape)
+def test_a_mask_lies_on_the_grid_of_the_view_and_is_0_outside_its_weight(
+    detector: Detector, device: torch.device
+) -> None:
+    weight = 0.4 * (torch.arange(GRID.shape[0]) < 20).float()[None, :, None, None].expand(
+        1, *GRID.shape
+    )
     fixed, warped = torch.where(ball(8.0), 1.0, smooth(0)) + 0.01 * grain(1), smooth(0)
     view = seen(fixed, warped, pushed(4.0, 0.3), Translation.by([0.0, 0.3, 0.0]), weight)
-    moved = Aligned(*[image.to(device) for image in (view.fixed, view.warped, view.weight)], view.there.to(device), view.back.to(device) if view.back else None)
+    moved = Aligned(
+        *[image.to(device) for image in (view.fixed, view.warped, view.weight)],
+        view.there.to(device),
+        view.back.to(device) if view.back else None,
+    )
     mask = detector(moved)
     assert mask.grid is GRID
     assert mask.device.type == device.type
@@ -113,18 +156,28 @@ def test_a_mask_lies_on_the_grid_of_the_view_and_is_0_outside_its_weight(detecto
 
 @each
 def test_of_nothing_nothing_is_found(detector: Detector) -> None:
-    nowhere = seen(smooth(0), smooth(1), Translation.by([1.0, 0.0, 0.0]), identity(3), torch.zeros(1, *GRID.shape))
+    nowhere = seen(
+        smooth(0),
+        smooth(1),
+        Translation.by([1.0, 0.0, 0.0]),
+        identity(3),
+        torch.zeros(1, *GRID.shape),
+    )
     assert float(detector(nowhere).data.abs().max()) == 0
 
 
 @each
 def test_of_a_perfect_match_nothing_is_found(detector: Detector) -> None:
     """Not of one that moves the whole image to and fro either."""
-    mask = detector(seen(smooth(0), smooth(0), Translation.by([2.0, 1.0, 0.0]), Translation.by([-2.0, -1.0, 0.0])))
+    mask = detector(
+        seen(
+            smooth(0), smooth(0), Translation.by([2.0, 1.0, 0.0]), Translation.by([-2.0, -1.0, 0.0])
+        )
+    )
     assert float(mask.data.max()) < 0.1
 
 
-# --- residual and gradient ----------------------------------------------------------------------------------------------------
+# --- residual and gradient ------------------------------------------------------------------------
 
 
 def test_a_flat_difference_is_found_whatever_gain_and_offset() -> None:
@@ -137,14 +190,17 @@ def test_a_flat_difference_is_found_whatever_gain_and_offset() -> None:
 
 def test_a_difference_counts_less_at_an_edge() -> None:
     """The same difference twice: where the fixed image is flat, and across an edge of it."""
-    edge = ((GRID.points() - MIDDLE) @ torch.tensor(GRID.direction[:, 0], dtype=torch.float32))[None]
+    edge = ((GRID.points() - MIDDLE) @ torch.tensor(GRID.direction[:, 0], dtype=torch.float32))[
+        None
+    ]
     step = 0.25 * torch.tanh(edge / 1.5)
     difference = 0.15 * (torch.exp(-edge.square() / 8) + torch.exp(-(edge - 16).square() / 8))
     view = seen(0.5 + step + difference, 0.5 + step)
     mask = LiWyatt(math.inf)(view).data
     at_edge, in_flat = (mask[(edge - x).abs() < 0.8].mean() for x in (0.0, 16.0))
     assert float(in_flat) > 0.5 > float(at_edge)
-    assert float(LiWyatt(math.inf, smoothing_mm=1e3)(view).data[edge.abs() < 0.8].mean()) > 0.5  # blurred away, an edge hides nothing
+    # blurred away, an edge hides nothing
+    assert float(LiWyatt(math.inf, smoothing_mm=1e3)(view).data[edge.abs() < 0.8].mean()) > 0.5
 
 
 def test_one_channel_that_differs_is_enough() -> None:
@@ -154,7 +210,7 @@ def test_one_channel_that_differs_is_enough() -> None:
     assert float((LiWyatt()(seen(image, smooth(0))).data > 0.5).float().mean()) < 0.01
 
 
-# --- change of volume ------------------------------------------------------------------------------------------------------------
+# --- change of volume -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by", [0.3, -0.3])
@@ -165,14 +221,22 @@ def test_what_swells_and_what_shrinks_is_found(by: float) -> None:
 
 
 def test_a_jacobian_is_judged_by_its_squared_logarithm() -> None:
-    """Half the image by e^0.3, which is usual, a slab by e^1: 1 / (1 + t^2) there, with t = 0.3 + 0.1."""
-    column = ((GRID.points() - MIDDLE) @ torch.tensor(GRID.direction[:, 0], dtype=torch.float32))[None]
+    """Half the image by e^0.3, which is usual, a slab by e^1: 1 / (1 + t^2) there, with t = 0.3 +
+    0.1.
+    """
+    column = ((GRID.points() - MIDDLE) @ torch.tensor(GRID.direction[:, 0], dtype=torch.float32))[
+        None
+    ]
     volume = torch.where(column > 18.0, math.e, math.exp(-0.3))
     view = seen(smooth(0), smooth(0))
     view.__dict__["determinant"] = volume
     mask = JacobianAnomaly(least=0.1)(view).data
-    torch.testing.assert_close(mask[column > 18.0], torch.full_like(mask[column > 18.0], 1 / (1 + 0.4**2)))
-    torch.testing.assert_close(mask[column <= 18.0], torch.full_like(mask[column <= 18.0], 0.3**2 / (0.3**2 + 0.4**2)))
+    torch.testing.assert_close(
+        mask[column > 18.0], torch.full_like(mask[column > 18.0], 1 / (1 + 0.4**2))
+    )
+    torch.testing.assert_close(
+        mask[column <= 18.0], torch.full_like(mask[column <= 18.0], 0.3**2 / (0.3**2 + 0.4**2))
+    )
 
 
 def test_an_even_change_of_volume_is_no_anomaly_and_a_fold_is() -> None:
@@ -183,7 +247,7 @@ def test_an_even_change_of_volume_is_no_anomaly_and_a_fold_is() -> None:
     assert float(folded[ball(2.0)].min()) > 0.99
 
 
-# --- there and back --------------------------------------------------------------------------------------------------------------
+# --- there and back -------------------------------------------------------------------------------
 
 
 def test_a_way_back_that_goes_astray_is_found() -> None:
@@ -195,7 +259,9 @@ def test_a_way_back_that_goes_astray_is_found() -> None:
 @pytest.mark.parametrize("mm", [1.0, 9.0])
 def test_the_margin_is_over_the_mean(mm: float) -> None:
     """A way back that is astray everywhere by as much is nowhere above the mean."""
-    mask = ForwardBackward(margin_mm=1.8)(seen(smooth(0), smooth(0), back=Translation.by([0.0, mm, 0.0]))).data
+    mask = ForwardBackward(margin_mm=1.8)(
+        seen(smooth(0), smooth(0), back=Translation.by([0.0, mm, 0.0]))
+    ).data
     torch.testing.assert_close(mask, torch.full_like(mask, mm**2 / (mm**2 + (mm + 1.8) ** 2)))
 
 
@@ -220,20 +286,29 @@ def test_what_is_not_seen_does_not_blur_into_what_is() -> None:
 
 
 def test_without_a_way_back_there_is_no_rule() -> None:
-    with pytest.raises(InputError, match="this view has none: give `align` the map from moving to fixed"):
+    with pytest.raises(
+        InputError, match="this view has none: give `align` the map from moving to fixed"
+    ):
         ForwardBackward()(seen(smooth(0), smooth(0)))
 
 
-# --- in the stage ----------------------------------------------------------------------------------------------------------------
+# --- in the stage ---------------------------------------------------------------------------------
 
 
 def test_a_detector_stands_in_for_what_is_learned() -> None:
     """And what is known of lesions before stays known."""
-    mask, believed, generator = Image(ball(5.0).float(), GRID), torch.ones(1, *GRID.shape), torch.Generator()
+    mask, believed, generator = (
+        Image(ball(5.0).float(), GRID),
+        torch.ones(1, *GRID.shape),
+        torch.Generator(),
+    )
     image = Image(smooth(0), GRID)
     rule, pair = Detected(JacobianAnomaly()), Pair(image, image, moving_lesion=mask)
     assert rule.known(pair, None) is pair
-    assert torch.equal(rule.known(pair, mask.with_data(0.7 * mask.data)).fixed_lesion.data, mask.data)  # likelier gone than not: left out wholly
+    # likelier gone than not: left out wholly
+    assert torch.equal(
+        rule.known(pair, mask.with_data(0.7 * mask.data)).fixed_lesion.data, mask.data
+    )
     assert rule.known(pair, mask).moving_lesion is None
     view = seen(image.data, image.data, pushed(4.0, 0.3))
     torch.testing.assert_close(rule.find(view, believed, generator), JacobianAnomaly()(view).data)
@@ -243,14 +318,27 @@ def test_a_detector_stands_in_for_what_is_learned() -> None:
 
 
 def test_known_lesions_are_0_where_nothing_is_seen() -> None:
-    view = replace(seen(smooth(0), smooth(0), weight=1 - ball(6.0).float()), lesion=ball(12.0).float())
-    assert float(Detected(JacobianAnomaly()).find(view, torch.ones(1, *GRID.shape), torch.Generator())[ball(6.0)].max()) == 0
+    view = replace(
+        seen(smooth(0), smooth(0), weight=1 - ball(6.0).float()), lesion=ball(12.0).float()
+    )
+    assert (
+        float(
+            Detected(JacobianAnomaly())
+            .find(view, torch.ones(1, *GRID.shape), torch.Generator())[ball(6.0)]
+            .max()
+        )
+        == 0
+    )
 
 
 def test_a_registration_finds_the_disc_and_the_cut() -> None:
     shapes, absent = cut_c_pair()
-    registration = Registration(FreeForm(12.0), (MSE(30.0),), optimiser=Adam(0.5), scales=(Scale(4, 25), Scale(2, 25)))
-    result = NonCorrespondence(registration, mask=Detected(LiWyatt(math.inf))).run(Pair(shapes.fixed, shapes.moving))
+    registration = Registration(
+        FreeForm(12.0), (MSE(30.0),), optimiser=Adam(0.5), scales=(Scale(4, 25), Scale(2, 25))
+    )
+    result = NonCorrespondence(registration, mask=Detected(LiWyatt(math.inf))).run(
+        Pair(shapes.fixed, shapes.moving)
+    )
     assert result.change is not None
     found, truth = result.change.non_correspondence.data > 0.5, absent.data > 0
     assert float(found[truth].float().mean()) > 0.6
@@ -259,6 +347,16 @@ def test_a_registration_finds_the_disc_and_the_cut() -> None:
 
 def test_the_true_map_shows_the_disc_and_the_cut() -> None:
     shapes, absent = cut_c_pair()
-    found = LiWyatt(math.inf)(align(Pair(shapes.fixed, shapes.moving), DenseDisplacement(shapes.displacement, shapes.fixed.grid), None, 1.5)).data > 0.5
+    found = (
+        LiWyatt(math.inf)(
+            align(
+                Pair(shapes.fixed, shapes.moving),
+                DenseDisplacement(shapes.displacement, shapes.fixed.grid),
+                None,
+                1.5,
+            )
+        ).data
+        > 0.5
+    )
     truth = absent.data > 0
     assert 2 * float((found & truth).sum()) / float(found.sum() + truth.sum()) > 0.8

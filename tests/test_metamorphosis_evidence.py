@@ -10,13 +10,23 @@ from worlds import oblique_grid
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.core.image_pair import Pair
-from inrreg.metamorphosis import Aligned, Appearance, InconsistencyEvidence, IntensityEvidence, Posterior, ScalarModel, align
+from inrreg.metamorphosis import (
+    Aligned,
+    Appearance,
+    InconsistencyEvidence,
+    IntensityEvidence,
+    Posterior,
+    ScalarModel,
+    align,
+)
 from inrreg.metamorphosis.evidence import STRONGEST, log_ratio, noise, residual
 from inrreg.metamorphosis.posterior import probability
 from inrreg.optimisation import Adam
 from inrreg.transforms import Translation, identity
 
-GRID = Grid.from_spacing((26, 22, 18), (2.0, 2.4, 3.0), origin=(-31.0, 47.0, 112.0), direction=oblique_grid(3).direction)
+GRID = Grid.from_spacing(
+    (26, 22, 18), (2.0, 2.4, 3.0), origin=(-31.0, 47.0, 112.0), direction=oblique_grid(3).direction
+)
 
 
 def texture(seed: int, grid: Grid = GRID) -> Tensor:
@@ -34,9 +44,17 @@ def ball(centre: tuple[float, ...], radius_mm: float, grid: Grid = GRID) -> Tens
 
 
 def seen(fixed: Tensor, warped: Tensor, back: float | None = None, grid: Grid = GRID) -> Aligned:
-    """A view whose way there is the identity and whose way back, where there is one, is a shift by ``back`` mm."""
+    """A view whose way there is the identity and whose way back, where there is one, is a shift by
+    ``back`` mm.
+    """
     ones = torch.ones(1, *grid.shape)
-    return Aligned(Image(fixed, grid), Image(warped, grid), Image(ones, grid), identity(3), None if back is None else Translation.by([back, 0.0, 0.0]))
+    return Aligned(
+        Image(fixed, grid),
+        Image(warped, grid),
+        Image(ones, grid),
+        identity(3),
+        None if back is None else Translation.by([back, 0.0, 0.0]),
+    )
 
 
 def test_a_residual_is_blind_to_gain_and_offset() -> None:
@@ -44,13 +62,17 @@ def test_a_residual_is_blind_to_gain_and_offset() -> None:
     everywhere = torch.ones_like(warped)
     assert residual(0.7 * warped + 0.1, warped, everywhere, GRID, math.inf).abs().max() < 1e-5
     assert residual(0.7 * warped + 0.1, warped, everywhere, GRID, 20.0).abs().max() < 1e-5
-    assert residual(1 - warped, warped, everywhere, GRID, math.inf).std() > 0.9 * warped.std()  # an inverted contrast is no match
+    # an inverted contrast is no match
+    assert residual(1 - warped, warped, everywhere, GRID, math.inf).std() > 0.9 * warped.std()
 
 
 def test_a_local_residual_is_blind_to_a_bias_field() -> None:
     warped = texture(1)
     along = torch.linspace(0.8, 1.2, GRID.shape[0])[None, :, None, None]
-    locally, globally = (residual(along * warped, warped, torch.ones_like(warped), GRID, window).square().mean() for window in (20.0, math.inf))
+    locally, globally = (
+        residual(along * warped, warped, torch.ones_like(warped), GRID, window).square().mean()
+        for window in (20.0, math.inf)
+    )
     assert locally < 0.2 * globally
 
 
@@ -58,7 +80,9 @@ def test_what_is_left_out_has_no_say_in_a_residual() -> None:
     warped = texture(2)
     outlier = ball((13, 11, 9), 10.0)
     weight = 1 - outlier
-    difference = residual(torch.where(outlier > 0, 3.0, 0.5 * warped), warped, weight, GRID, math.inf)
+    difference = residual(
+        torch.where(outlier > 0, 3.0, 0.5 * warped), warped, weight, GRID, math.inf
+    )
     assert (difference * weight).abs().max() < 1e-5
     assert (difference[outlier > 0] > 2).all()
 
@@ -66,7 +90,9 @@ def test_what_is_left_out_has_no_say_in_a_residual() -> None:
 def test_noise_is_measured_beside_outliers() -> None:
     generator = torch.Generator().manual_seed(0)
     steepness_ = torch.rand(20_000, generator=generator) * 0.2
-    difference = (0.02**2 + (0.5 * steepness_) ** 2).sqrt() * torch.randn(20_000, generator=generator)
+    difference = (0.02**2 + (0.5 * steepness_) ** 2).sqrt() * torch.randn(
+        20_000, generator=generator
+    )
     difference[:1000] = 0.9
     still, per_mm = noise(difference, steepness_)
     assert still == pytest.approx(0.02, rel=0.25)
@@ -81,9 +107,14 @@ def test_the_price_is_where_both_densities_cross() -> None:
 
 
 def test_evidence_of_contrasts_adds_up() -> None:
-    fixed, warped = texture(3), texture(3) + 0.02 * torch.randn(1, *GRID.shape, generator=torch.Generator().manual_seed(1))
+    fixed, warped = (
+        texture(3),
+        texture(3) + 0.02 * torch.randn(1, *GRID.shape, generator=torch.Generator().manual_seed(1)),
+    )
     one = IntensityEvidence()(seen(fixed, warped), torch.ones_like(fixed))
-    two = IntensityEvidence()(seen(torch.cat([fixed, fixed]), torch.cat([warped, warped])), torch.ones_like(fixed))
+    two = IntensityEvidence()(
+        seen(torch.cat([fixed, fixed]), torch.cat([warped, warped])), torch.ones_like(fixed)
+    )
     assert torch.allclose(two, 2 * one)
     assert one.max() <= STRONGEST
     assert float((one < 0).float().mean()) > 0.9
@@ -100,9 +131,15 @@ def test_intensity_speaks_up_where_tissue_is_gone() -> None:
 
 
 def test_an_edge_that_both_images_have_is_misalignment() -> None:
-    """The same step of intensity, one voxel apart: no lesion, once the noise per mm is known from the others."""
-    stripes = 0.5 + 0.3 * torch.sign(torch.sin(torch.arange(GRID.shape[0]) * 1.1))[None, :, None, None].expand(1, *GRID.shape)
-    evidence = IntensityEvidence(math.inf)(seen(stripes, stripes.roll(1, 1)), torch.ones_like(stripes))
+    """The same step of intensity, one voxel apart: no lesion, once the noise per mm is known from
+    the others.
+    """
+    stripes = 0.5 + 0.3 * torch.sign(torch.sin(torch.arange(GRID.shape[0]) * 1.1))[
+        None, :, None, None
+    ].expand(1, *GRID.shape)
+    evidence = IntensityEvidence(math.inf)(
+        seen(stripes, stripes.roll(1, 1)), torch.ones_like(stripes)
+    )
     assert evidence.max() < 2.5
 
 
@@ -112,8 +149,16 @@ def test_disagreement_speaks_and_agreement_is_silent(device: torch.device) -> No
 
     def evidence(back: float | None) -> Tensor:
         view = seen(image, image, back)
-        moved = Aligned(view.fixed.to(device), view.warped.to(device), view.weight.to(device), view.there.to(device), None if view.back is None else view.back.to(device))
-        return InconsistencyEvidence(least_noise_mm=1.0)(moved, counterpart * (0.0 if back else 1.0))
+        moved = Aligned(
+            view.fixed.to(device),
+            view.warped.to(device),
+            view.weight.to(device),
+            view.there.to(device),
+            None if view.back is None else view.back.to(device),
+        )
+        return InconsistencyEvidence(least_noise_mm=1.0)(
+            moved, counterpart * (0.0 if back else 1.0)
+        )
 
     assert evidence(None).abs().max() == 0
     assert evidence(1.0).max() == 0
@@ -121,17 +166,27 @@ def test_disagreement_speaks_and_agreement_is_silent(device: torch.device) -> No
 
 
 def test_the_view_is_cropped_and_weighted() -> None:
-    """A fixed mask of half the image; the map leaves the moving image on one side; air counts for nothing."""
+    """A fixed mask of half the image; the map leaves the moving image on one side; air counts for
+    nothing.
+    """
     image = Image(texture(6), GRID)
     image.data[:, :, :6] = 0.0
-    mask = Image((torch.arange(GRID.shape[0]) < 13).float()[None, :, None, None].expand(1, *GRID.shape).clone(), GRID)
+    mask = Image(
+        (torch.arange(GRID.shape[0]) < 13)
+        .float()[None, :, None, None]
+        .expand(1, *GRID.shape)
+        .clone(),
+        GRID,
+    )
     view = align(Pair(image, image, mask), identity(3), None, 2.0)
     assert view.fixed.grid.shape[0] < GRID.shape[0]
     assert float(view.weight.data[0, :10].min()) == 1.0  # a mask is believed, air and all
     weight = align(Pair(image, image), identity(3), None, 2.0).weight.data[0]
     assert float(weight[:10, 12:].min()) == 1.0
     assert float(weight[:, :2].max()) == 0.0
-    away = align(Pair(image, image), Translation.by((GRID.direction[:, 0] * 20.0).tolist()), None, 2.0)
+    away = align(
+        Pair(image, image), Translation.by((GRID.direction[:, 0] * 20.0).tolist()), None, 2.0
+    )
     assert float(away.weight.data[0, -8:].max()) == 0.0
 
 
@@ -139,9 +194,16 @@ def test_lesions_of_both_images_meet_in_the_view() -> None:
     image = Image(texture(7), GRID)
     at_home, elsewhere = ball((8, 11, 9), 6.0), ball((18, 11, 9), 6.0)
     shift = GRID.direction[:, 0] * 2 * GRID.spacing[0]
-    view = align(Pair(image, image, fixed_lesion=Image(at_home, GRID), moving_lesion=Image(elsewhere, GRID)), Translation.by(shift.tolist()), None, 2.0)
+    view = align(
+        Pair(image, image, fixed_lesion=Image(at_home, GRID), moving_lesion=Image(elsewhere, GRID)),
+        Translation.by(shift.tolist()),
+        None,
+        2.0,
+    )
     assert view.lesion is not None
-    assert torch.allclose(view.lesion[0, :-3], torch.maximum(at_home, elsewhere.roll(-2, 1))[0, :-3], atol=1e-3)
+    assert torch.allclose(
+        view.lesion[0, :-3], torch.maximum(at_home, elsewhere.roll(-2, 1))[0, :-3], atol=1e-3
+    )
 
 
 def test_without_a_perimeter_the_mask_is_the_posterior() -> None:
@@ -170,5 +232,6 @@ def test_change_stays_under_the_mask() -> None:
     Appearance(iterations=150).fit(field, torch.full_like(mask, 0.4), mask, GRID)
     change = field.on(GRID).detach()
     core = ball((13, 11, 9), 8.0) > 0
-    assert float((change[core] - 0.4 / 1.1).abs().mean()) < 0.05  # (e - r)^2 + 0.1 r^2 is least at e / 1.1
+    # (e - r)^2 + 0.1 r^2 is least at e / 1.1
+    assert float((change[core] - 0.4 / 1.1).abs().mean()) < 0.05
     assert float((mask * change).square().sum()) > 0.75 * float(change.square().sum())

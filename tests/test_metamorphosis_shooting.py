@@ -1,4 +1,6 @@
-"""The Hamiltonian system: conservation, order in time, limits of rho, invariances, gradients in double precision."""
+"""The Hamiltonian system: conservation, order in time, limits of rho, invariances, gradients in
+double precision.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -12,29 +14,53 @@ from worlds import oblique
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.metamorphosis import Everywhere, Evolving, Gaussian, Hamiltonian, MultiScale, Nowhere, Shooting, State, Within, lddmm, recomputed
+from inrreg.metamorphosis import (
+    Everywhere,
+    Evolving,
+    Gaussian,
+    Hamiltonian,
+    MultiScale,
+    Nowhere,
+    Shooting,
+    State,
+    Within,
+    lddmm,
+    recomputed,
+)
 from inrreg.metamorphosis.fit import path_energy
 from inrreg.ops.sampling import linear
 from inrreg.ops.small_matrices import determinant
 
 
 def smooth(grid: Grid, seed: int, spread: float = 0.09, channels: int = 1) -> Image:
-    """A sum of wide Gaussian blobs that have faded at the border, given in the world, so that it is the same on a finer grid."""
+    """A sum of wide Gaussian blobs that have faded at the border, given in the world, so that it is
+    the same on a finer grid.
+    """
     generator = torch.Generator().manual_seed(seed)
     points = (grid.points(torch.float64) - torch.tensor(grid.center)) / float(grid.extent.min())
     centers = 0.3 * torch.rand(6, grid.ndim, generator=generator, dtype=torch.float64) - 0.15
     weights = torch.rand(channels, 6, generator=generator, dtype=torch.float64) - 0.3
-    bumps = torch.stack([torch.exp(-(points - center).square().sum(-1) / (2 * spread**2)) for center in centers])
+    bumps = torch.stack(
+        [torch.exp(-(points - center).square().sum(-1) / (2 * spread**2)) for center in centers]
+    )
     return Image(torch.tensordot(weights, bumps, 1), grid, "smooth")
 
 
 def plane(fineness: int = 1) -> Grid:
     """A box of 60 x 66 mm, oblique and anisotropic."""
-    return Grid.from_spacing((48 * fineness, 44 * fineness), (1.25 / fineness, 1.5 / fineness), (-31.0, 47.0), oblique(2))
+    return Grid.from_spacing(
+        (48 * fineness, 44 * fineness), (1.25 / fineness, 1.5 / fineness), (-31.0, 47.0), oblique(2)
+    )
 
 
-def states(system: Hamiltonian, grid: Grid, steps: int, strength: float, channels: int = 1) -> list[State]:
-    return list(Shooting(system, smooth(grid, 0, channels=channels), steps).trajectory(strength * smooth(grid, 1, channels=channels).data))
+def states(
+    system: Hamiltonian, grid: Grid, steps: int, strength: float, channels: int = 1
+) -> list[State]:
+    return list(
+        Shooting(system, smooth(grid, 0, channels=channels), steps).trajectory(
+            strength * smooth(grid, 1, channels=channels).data
+        )
+    )
 
 
 BOTH = Hamiltonian(Gaussian(6.0), Everywhere(), 0.9995)
@@ -46,11 +72,16 @@ def test_the_problem_is_one_of_motion_and_of_change() -> None:
     last = states(BOTH, plane(), 16, STRENGTH)[-1]
     assert 2 < float(last.displacement.norm(dim=-1).max()) < 8
     assert 0.1 < float(last.appearance.abs().max()) < 1
-    assert float(determinant(Shooting(BOTH, smooth(plane(), 0), 1).jacobian(last.displacement)).min()) > 0.1
+    assert (
+        float(determinant(Shooting(BOTH, smooth(plane(), 0), 1).jacobian(last.displacement)).min())
+        > 0.1
+    )
 
 
 def test_the_scheme_is_of_second_order_in_time() -> None:
-    """Twice the steps, a quarter of the change that twice the steps make: of the Hamiltonian at the end, hence of its drift, and of the map."""
+    """Twice the steps, a quarter of the change that twice the steps make: of the Hamiltonian at the
+    end, hence of its drift, and of the map.
+    """
     ends = [states(BOTH, plane(2), n, STRENGTH)[-1] for n in (4, 8, 16, 32)]
     for values in ([end.energy for end in ends], [end.displacement for end in ends]):
         changes = [float((a - b).square().mean().sqrt()) for a, b in itertools.pairwise(values)]
@@ -58,8 +89,13 @@ def test_the_scheme_is_of_second_order_in_time() -> None:
 
 
 def test_the_drift_of_the_hamiltonian_falls_with_the_grid() -> None:
-    """What is left of it when time is fine comes from carrying the map by linear interpolation: half of it on half the voxels."""
-    drifts = [float(path[-1].energy / path[0].energy) - 1 for path in (states(BOTH, plane(f), 8 * f, STRENGTH) for f in (1, 2, 4))]
+    """What is left of it when time is fine comes from carrying the map by linear interpolation:
+    half of it on half the voxels.
+    """
+    drifts = [
+        float(path[-1].energy / path[0].energy) - 1
+        for path in (states(BOTH, plane(f), 8 * f, STRENGTH) for f in (1, 2, 4))
+    ]
     assert abs(drifts[0]) < 0.02
     assert all(abs(fine) < 0.6 * abs(coarse) for coarse, fine in itertools.pairwise(drifts))
 
@@ -70,12 +106,15 @@ def test_the_integral_of_the_momentum_is_kept() -> None:
     assert float(path[-1].momentum.sum()) == pytest.approx(float(path[0].momentum.sum()), rel=2e-3)
 
 
-# --- limits ---------------------------------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 def test_rho_of_one_is_lddmm() -> None:
     """Whatever the weight; the image is the first one carried along, to the last bit."""
-    metamorphosis, pure = (states(system, plane(), 6, STRENGTH) for system in (Hamiltonian(Gaussian(6.0), Everywhere(), 1.0), lddmm(Gaussian(6.0))))
+    metamorphosis, pure = (
+        states(system, plane(), 6, STRENGTH)
+        for system in (Hamiltonian(Gaussian(6.0), Everywhere(), 1.0), lddmm(Gaussian(6.0)))
+    )
     for a, b in zip(metamorphosis, pure, strict=True):
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.displacement, b.displacement)
@@ -96,7 +135,19 @@ def test_rho_of_zero_is_a_change_of_intensity() -> None:
 def test_rho_between_approaches_its_limits() -> None:
     """Close to 1 the path is nearly that of LDDMM; the difference falls with 1 - rho."""
     limit = states(lddmm(Gaussian(6.0)), plane(), 6, STRENGTH)[-1].image
-    away = [float((states(Hamiltonian(Gaussian(6.0), Everywhere(), 1 - e), plane(), 6, STRENGTH)[-1].image - limit).abs().max()) for e in (1e-4, 1e-5)]
+    away = [
+        float(
+            (
+                states(Hamiltonian(Gaussian(6.0), Everywhere(), 1 - e), plane(), 6, STRENGTH)[
+                    -1
+                ].image
+                - limit
+            )
+            .abs()
+            .max()
+        )
+        for e in (1e-4, 1e-5)
+    ]
     assert away[1] < 0.15 * away[0]
 
 
@@ -107,15 +158,25 @@ def test_outside_the_mask_nothing_is_added() -> None:
     system = Hamiltonian(Gaussian(6.0), Within(Image(left.float()[None], grid, "left")), 0.9995)
     rate = states(system, grid, 4, STRENGTH)[0].source[0]
     assert float(rate[~left].abs().max()) < 1e-4 * float(rate[left].abs().max())
-    torch.testing.assert_close(rate[left], 0.0005 * STRENGTH * smooth(grid, 1).data[0][left], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        rate[left], 0.0005 * STRENGTH * smooth(grid, 1).data[0][left], rtol=1e-3, atol=1e-4
+    )
 
 
 def test_an_evolving_mask_is_that_of_its_time() -> None:
-    """The mask wanders from the left to the right half; with rho of 0 the intensity added is the integral of its passing."""
+    """The mask wanders from the left to the right half; with rho of 0 the intensity added is the
+    integral of its passing.
+    """
     grid = plane()
-    left = ((grid.points() - torch.tensor(grid.center, dtype=torch.float32))[..., 0] < 0).float()[None]
+    left = ((grid.points() - torch.tensor(grid.center, dtype=torch.float32))[..., 0] < 0).float()[
+        None
+    ]
     weight = Evolving((Image(left, grid, "left"), Image(1 - left, grid, "right")))
-    path = list(Shooting(Hamiltonian(Gaussian(6.0), weight, 0.0), smooth(grid, 0), 4).trajectory(torch.ones(1, *grid.shape, dtype=torch.float64)))
+    path = list(
+        Shooting(Hamiltonian(Gaussian(6.0), weight, 0.0), smooth(grid, 0), 4).trajectory(
+            torch.ones(1, *grid.shape, dtype=torch.float64)
+        )
+    )
     for t, added in ((0.5, 0.375), (1.0, 0.5)):  # of 1 - t on the left: t - t^2 / 2
         appearance = path[round(4 * t)].appearance
         assert float(appearance[left > 0].mean()) == pytest.approx(added, abs=1e-3)
@@ -123,28 +184,47 @@ def test_an_evolving_mask_is_that_of_its_time() -> None:
 
 
 def test_the_velocity_is_the_force_blurred() -> None:
-    """v = -rho K (p grad I), in the world frame, by the definition: compared with a sum over all pairs of voxels."""
+    """v = -rho K (p grad I), in the world frame, by the definition: compared with a sum over all
+    pairs of voxels.
+    """
     grid = Grid.from_spacing((14, 12), (1.2, 1.6), (3.0, -2.0), oblique(2))
     image, momentum = smooth(grid, 0, 0.3), smooth(grid, 1, 0.3).data
-    state = next(Shooting(Hamiltonian(Gaussian(3.0), Nowhere(), 0.7), image, 1).trajectory(momentum))
+    state = next(
+        Shooting(Hamiltonian(Gaussian(3.0), Nowhere(), 0.7), image, 1).trajectory(momentum)
+    )
     slopes = np.stack(np.gradient(image.data[0].numpy()), -1) @ np.linalg.inv(grid.matrix)
-    points, force = grid.points(torch.float64).reshape(-1, 2).numpy(), (momentum[0].numpy()[..., None] * slopes).reshape(-1, 2)
+    points, force = (
+        grid.points(torch.float64).reshape(-1, 2).numpy(),
+        (momentum[0].numpy()[..., None] * slopes).reshape(-1, 2),
+    )
     apart = np.square(points[:, None] - points).sum(-1)
     kernel = np.exp(-apart / 18) / (18 * np.pi) * np.prod(grid.spacing)
-    np.testing.assert_allclose(state.velocity.reshape(-1, 2).numpy(), -0.7 * kernel @ force, rtol=0, atol=1e-6)
-    assert float(state.energy) == pytest.approx(0.35 * float((force * (kernel @ force)).sum(1).mean()))
+    np.testing.assert_allclose(
+        state.velocity.reshape(-1, 2).numpy(), -0.7 * kernel @ force, rtol=0, atol=1e-6
+    )
+    assert float(state.energy) == pytest.approx(
+        0.35 * float((force * (kernel @ force)).sum(1).mean())
+    )
 
 
-# --- invariances -----------------------------------------------------------------------------------------------------------
+# --- invariances ----------------------------------------------------------------------------------
 
 
 def test_a_turned_grid_gives_the_turned_path() -> None:
     """The same arrays on grids that differ by a rotation: scalars agree, vectors turn along."""
-    flat, turned = (Grid.from_spacing((30, 26), (1.2, 1.5), direction=direction) for direction in (np.eye(2), oblique(2)))
+    flat, turned = (
+        Grid.from_spacing((30, 26), (1.2, 1.5), direction=direction)
+        for direction in (np.eye(2), oblique(2))
+    )
     image, momentum = smooth(flat, 0), STRENGTH * smooth(flat, 1).data
-    ends = [list(Shooting(BOTH, image.with_data(image.data, grid), 4).trajectory(momentum))[-1] for grid in (flat, turned)]
+    ends = [
+        list(Shooting(BOTH, image.with_data(image.data, grid), 4).trajectory(momentum))[-1]
+        for grid in (flat, turned)
+    ]
     torch.testing.assert_close(ends[1].image, ends[0].image)
-    torch.testing.assert_close(ends[1].displacement, ends[0].displacement @ torch.tensor(oblique(2)).T)
+    torch.testing.assert_close(
+        ends[1].displacement, ends[0].displacement @ torch.tensor(oblique(2)).T
+    )
     torch.testing.assert_close(ends[1].energy, ends[0].energy)
 
 
@@ -153,7 +233,11 @@ def test_a_channel_twice_is_twice_the_force() -> None:
     grid = plane()
     image, momentum = smooth(grid, 0), STRENGTH * smooth(grid, 1).data
     one = list(Shooting(lddmm(Gaussian(6.0)), image, 4).trajectory(momentum))[-1]
-    two = list(Shooting(lddmm(Gaussian(6.0)), image.with_data(image.data.repeat(2, 1, 1)), 4).trajectory(0.5 * momentum.repeat(2, 1, 1)))[-1]
+    two = list(
+        Shooting(lddmm(Gaussian(6.0)), image.with_data(image.data.repeat(2, 1, 1)), 4).trajectory(
+            0.5 * momentum.repeat(2, 1, 1)
+        )
+    )[-1]
     torch.testing.assert_close(two.displacement, one.displacement)
     torch.testing.assert_close(two.energy, one.energy)
 
@@ -167,15 +251,19 @@ def test_the_flow_back_undoes_the_flow() -> None:
     for state in path[:-1]:
         forward = forward + shooting.arrival(state, points + forward)
     there = points + path[-1].displacement
-    error = linear(Image(forward.movedim(-1, 0), grid), there).movedim(0, -1) + path[-1].displacement
+    error = (
+        linear(Image(forward.movedim(-1, 0), grid), there).movedim(0, -1) + path[-1].displacement
+    )
     assert float(error.norm(dim=-1).max()) < 0.05  # of 4 mm, on voxels of 0.7 mm
 
 
-# --- gradient --------------------------------------------------------------------------------------------------------------
+# --- gradient -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(8, 7), (5, 4, 4)], ids=["2-D", "3-D"])
-def test_the_gradient_by_the_momentum_is_that_of_differences(shape: Sequence[int], generator: torch.Generator) -> None:
+def test_the_gradient_by_the_momentum_is_that_of_differences(
+    shape: Sequence[int], generator: torch.Generator
+) -> None:
     """In double precision, over the whole cost."""
     d = len(shape)
     grid = Grid.from_spacing(shape, (1.2, 1.5, 2.0)[:d], direction=oblique(d))
@@ -211,7 +299,7 @@ def test_recomputing_gives_the_same_gradient_from_less_memory(device: torch.devi
     assert held[1] < 0.4 * held[0]
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rho", [-0.1, 1.1, float("nan")])

@@ -1,4 +1,6 @@
-"""Networks as transforms: the Jacobian in mm that comes with the values, bandwidth raised level by level, every named field saved and fitted."""
+"""Networks as transforms: the Jacobian in mm that comes with the values, bandwidth raised level by
+level, every named field saved and fitted.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +29,23 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "siren": {"width": 32, "depth": 2, "omega": 5.0, "omega_hidden": 10.0},
     "fourier": {"width": 32, "depth": 1, "frequencies": 16, "spread": 0.5},
     "mlp": {"width": 32, "depth": 2},
-    "coarse_fine": {"width": 32, "depth": 2, "omega_coarse": 5.0, "omega_fine": 20.0, "omega_hidden": 10.0},
+    "coarse_fine": {
+        "width": 32,
+        "depth": 2,
+        "omega_coarse": 5.0,
+        "omega_fine": 20.0,
+        "omega_hidden": 10.0,
+    },
     "hashgrid": {"levels": 4, "growth": 1.4, "width": 32, "depth": 1},
-    "nephi": {"width": 32, "depth": 2, "whole_codes": 8, "local_codes": 8, "lattice": 4, "frequencies": 16, "spread": 0.3},
+    "nephi": {
+        "width": 32,
+        "depth": 2,
+        "whole_codes": 8,
+        "local_codes": 8,
+        "lattice": 4,
+        "frequencies": 16,
+        "spread": 0.3,
+    },
 }
 each = pytest.mark.parametrize("name", OPTIONS)
 
@@ -60,7 +76,9 @@ def test_the_jacobian_is_in_mm_per_mm(name: str, grid: Grid, generator: torch.Ge
 
 
 @each
-def test_single_points_keep_their_precision_and_device(name: str, grid: Grid, device: torch.device) -> None:
+def test_single_points_keep_their_precision_and_device(
+    name: str, grid: Grid, device: torch.device
+) -> None:
     transform, points = moved(name, grid).float().to(device), grid.points(torch.float64, device)[0]
     assert transform.jacobian(points).dtype == torch.float64
     assert transform.jacobian(points).device.type == device.type
@@ -69,50 +87,84 @@ def test_single_points_keep_their_precision_and_device(name: str, grid: Grid, de
 
 @each
 @pytest.mark.parametrize("lattice_mm", [None, 6.0])
-def test_it_comes_back_from_its_files(name: str, lattice_mm: float | None, grid: Grid, tmp_path: Path) -> None:
+def test_it_comes_back_from_its_files(
+    name: str, lattice_mm: float | None, grid: Grid, tmp_path: Path
+) -> None:
     transform = moved(name, grid, lattice_mm)
     if name == "coarse_fine":
         transform.refine(5.0)
     save_transform(transform, tmp_path)
-    assert torch.equal(load_transform(tmp_path).displacement_on(grid), transform.displacement_on(grid))
+    assert torch.equal(
+        load_transform(tmp_path).displacement_on(grid), transform.displacement_on(grid)
+    )
 
 
 @each
 def test_it_finds_a_known_motion(name: str) -> None:
     phantom = blob_pair((40, 36), spacing=(2.0, 2.4), shift_mm=5.0, n_blobs=60, seed=1)
     rate = 3e-2 if name == "hashgrid" else 4e-3
-    registration = Registration(NeuralModel(name, OPTIONS[name], lattice_mm=12.0), (MSE(30.0),), (Bending(0.3),), Adam(rate), (Scale(8, 50), Scale(4, 50, 8.0)), mask_margin_mm=8.0)
+    registration = Registration(
+        NeuralModel(name, OPTIONS[name], lattice_mm=12.0),
+        (MSE(30.0),),
+        (Bending(0.3),),
+        Adam(rate),
+        (Scale(8, 50), Scale(4, 50, 8.0)),
+        mask_margin_mm=8.0,
+    )
     found = registration.run(Pair(phantom.fixed, phantom.moving, phantom.fixed_mask)).transform
     x = phantom.fixed.grid.points(torch.float64)[phantom.fixed_mask.data[0] > 0]
     with torch.no_grad():
         target = phantom.truth(x)
-        assert float((found(x) - target).norm(dim=-1).mean() / (x - target).norm(dim=-1).mean()) < 0.35  # measured: 0.12 to 0.26
+        # measured: 0.12 to 0.26
+        assert (
+            float((found(x) - target).norm(dim=-1).mean() / (x - target).norm(dim=-1).mean()) < 0.35
+        )
 
 
 @pytest.mark.parametrize("lattice_mm", [None, 6.0])
-def test_a_drawn_map_is_the_same_and_hands_its_gradient_on(lattice_mm: float | None, grid: Grid, generator: torch.Generator) -> None:
+def test_a_drawn_map_is_the_same_and_hands_its_gradient_on(
+    lattice_mm: float | None, grid: Grid, generator: torch.Generator
+) -> None:
     transform, x = moved("siren", grid, lattice_mm), between_voxels(grid, 9, generator)
 
     def gradients(of: Transform) -> list[Tensor]:
-        cost = of.displacement_on(grid).square().mean() + of.jacobian_on(grid).square().mean() + of(x).mean() + of.jacobian(x).square().mean()
+        cost = (
+            of.displacement_on(grid).square().mean()
+            + of.jacobian_on(grid).square().mean()
+            + of(x).mean()
+            + of.jacobian(x).square().mean()
+        )
         return list(torch.autograd.grad(cost, list(transform.parameters())))
 
     drawn = transform.drawn()
     assert torch.equal(drawn.displacement_on(grid), transform.displacement_on(grid))
     for found, expected in zip(gradients(drawn), gradients(transform), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)  # what is rendered on grids is so in single precision
+        # what is rendered on grids is so in single precision
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_step_asks_a_rendered_network_once() -> None:
     phantom = blob_pair((32, 28), spacing=(2.0, 2.4), shift_mm=5.0, n_blobs=60, seed=1)
-    transform, asked = NeuralModel(options=OPTIONS["siren"], lattice_mm=12.0).build(phantom.fixed.grid, torch.Generator().manual_seed(0)), []
+    transform, asked = (
+        NeuralModel(options=OPTIONS["siren"], lattice_mm=12.0).build(
+            phantom.fixed.grid, torch.Generator().manual_seed(0)
+        ),
+        [],
+    )
     assert isinstance(transform, Render)
     transform.inner.get_submodule("network").register_forward_hook(lambda *_: asked.append(1))
-    Registration(transform, (MSE(),), (Bending(), Folding()), Adam(1e-3), (Scale(4, 5),), penalty_sampler=WholeGrid(8.0)).run(Pair(phantom.fixed, phantom.moving))
+    Registration(
+        transform,
+        (MSE(),),
+        (Bending(), Folding()),
+        Adam(1e-3),
+        (Scale(4, 5),),
+        penalty_sampler=WholeGrid(8.0),
+    ).run(Pair(phantom.fixed, phantom.moving))
     assert len(asked) == 5
 
 
-# --- annealing ----------------------------------------------------------------------------------------------------------
+# --- annealing ------------------------------------------------------------------------------------
 
 
 def window(transform: Transform) -> Tensor:
@@ -148,12 +200,19 @@ def test_a_rendered_field_begins_as_coarse_as_its_lattice_and_opens_with_it(grid
 def test_the_levels_of_a_registration_raise_the_bandwidth() -> None:
     phantom = blob_pair((32, 28), spacing=(2.0, 2.4), shift_mm=5.0, n_blobs=60, seed=1)
     pair, shares = Pair(phantom.fixed, phantom.moving), []
-    transform = NeuralModel("coarse_fine", OPTIONS["coarse_fine"], lattice_mm=24.0).build(phantom.fixed.grid, torch.Generator().manual_seed(0))
+    transform = NeuralModel("coarse_fine", OPTIONS["coarse_fine"], lattice_mm=24.0).build(
+        phantom.fixed.grid, torch.Generator().manual_seed(0)
+    )
 
     def watch(record: Record) -> None:
         shares.append(float(window(transform).mean()))
 
-    Registration(transform, (MSE(),), optimiser=Adam(1e-3), scales=(Scale(8, 2), Scale(8, 2, 12.0), Scale(4, 2, 4.0))).run(pair, progress=watch)
+    Registration(
+        transform,
+        (MSE(),),
+        optimiser=Adam(1e-3),
+        scales=(Scale(8, 2), Scale(8, 2, 12.0), Scale(4, 2, 4.0)),
+    ).run(pair, progress=watch)
     assert shares[0] < shares[2] < shares[4]
     assert shares[0] == pytest.approx(shares[1], abs=0.05)  # moved only as far as the weights did
 
@@ -164,9 +223,17 @@ def test_the_published_configuration_is_a_preset(grid: Grid) -> None:
     assert isinstance(chosen.transform, NeuralModel)
     built = chosen.transform.build(grid, torch.Generator().manual_seed(0))
     assert isinstance(built, Neural)
-    assert [tuple(p.shape) for name, p in built.named_parameters() if name.endswith("weight")] == [(256, grid.ndim), (256, 256), (256, 256), (grid.ndim, 256)]
+    assert [tuple(p.shape) for name, p in built.named_parameters() if name.endswith("weight")] == [
+        (256, grid.ndim),
+        (256, 256),
+        (256, 256),
+        (grid.ndim, 256),
+    ]
     assert (chosen.sampler, chosen.scales[-1].iterations) == (RandomPoints(10_000), 2500)
-    assert [term.name for term in (*chosen.similarities, *chosen.penalties)] == ["ncc", "log_jacobian"]
+    assert [term.name for term in (*chosen.similarities, *chosen.penalties)] == [
+        "ncc",
+        "log_jacobian",
+    ]
 
 
 def test_the_published_configuration_registers() -> None:
@@ -174,14 +241,27 @@ def test_the_published_configuration_registers() -> None:
     phantom = blob_pair((32, 28), spacing=(2.0, 2.4), shift_mm=5.0, n_blobs=60, seed=1)
     chosen = preset("idir").stages[-1]
     assert isinstance(chosen, Registration)
-    chosen = replace(chosen, sampler=RandomPoints(600), penalty_sampler=RandomPoints(200), scales=(Scale(1, 150),))
+    chosen = replace(
+        chosen,
+        sampler=RandomPoints(600),
+        penalty_sampler=RandomPoints(200),
+        scales=(Scale(1, 150),),
+    )
     found = chosen.run(Pair(phantom.fixed, phantom.moving, phantom.fixed_mask)).transform
     x = phantom.fixed.grid.points(torch.float64)[phantom.fixed_mask.data[0] > 0]
     with torch.no_grad():
         target = phantom.truth(x)
-        assert float((found(x) - target).norm(dim=-1).mean() / (x - target).norm(dim=-1).mean()) < 0.5
+        assert (
+            float((found(x) - target).norm(dim=-1).mean() / (x - target).norm(dim=-1).mean()) < 0.5
+        )
 
 
 def test_a_field_without_a_bandwidth_says_so(grid: Grid) -> None:
-    with pytest.raises(TransformError, match=r"no lattice to refine to 3.0 mm, and Siren no bandwidth to raise; leave `control_spacing` out"):
+    with pytest.raises(
+        TransformError,
+        match=(
+            r"no lattice to refine to 3.0 mm, and Siren no bandwidth to raise; leave"
+            r" `control_spacing` out"
+        ),
+    ):
         Neural(Siren(grid.ndim, grid.ndim), Cube.around(grid)).refine(3.0)

@@ -1,4 +1,6 @@
-"""Optimisers on costs whose minimum is known, each outcome provoked on purpose, and when they stop."""
+"""Optimisers on costs whose minimum is known, each outcome provoked on purpose, and when they
+stop.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,14 +10,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from inrreg.optimisation import LBFGS, Adam, GradientDescent, NeverStopping, Optimiser, Outcome, SlopeStopping
+from inrreg.optimisation import (
+    LBFGS,
+    Adam,
+    GradientDescent,
+    NeverStopping,
+    Optimiser,
+    Outcome,
+    SlopeStopping,
+)
 from inrreg.optimisation.moments import Moments
 
 TARGET = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
 STIFFNESS = torch.tensor([1.0, 4.0, 10.0, 0.5], dtype=torch.float64)
-both = pytest.mark.parametrize("optimiser", [Adam(0.2), LBFGS(), GradientDescent()], ids=["adam", "lbfgs", "gradient descent"])
+both = pytest.mark.parametrize(
+    "optimiser", [Adam(0.2), LBFGS(), GradientDescent()], ids=["adam", "lbfgs", "gradient descent"]
+)
 patient = pytest.mark.parametrize(
-    "optimiser", [Adam(0.2, stopping=NeverStopping()), LBFGS(stopping=NeverStopping()), GradientDescent(stopping=NeverStopping())], ids=["adam", "lbfgs", "gradient descent"]
+    "optimiser",
+    [
+        Adam(0.2, stopping=NeverStopping()),
+        LBFGS(stopping=NeverStopping()),
+        GradientDescent(stopping=NeverStopping()),
+    ],
+    ids=["adam", "lbfgs", "gradient descent"],
 )
 
 
@@ -28,7 +46,7 @@ def bowl(x: Tensor) -> Tensor:
     return (STIFFNESS * (x - TARGET) ** 2).sum()
 
 
-# --- finding the minimum --------------------------------------------------------------------------------------------------
+# --- finding the minimum --------------------------------------------------------------------------
 
 
 @both
@@ -36,7 +54,8 @@ def test_a_quadratic_bowl_is_solved(optimiser: Optimiser) -> None:
     x = start()
     outcome = optimiser.minimise(lambda: bowl(x), [x], 300)
     assert outcome is Outcome.CONVERGED
-    assert float(bowl(x).detach()) < 2e-3 * float(bowl(start()).detach())  # Adam is stopped while it swings about the minimum
+    # Adam is stopped while it swings about the minimum
+    assert float(bowl(x).detach()) < 2e-3 * float(bowl(start()).detach())
 
 
 @both
@@ -59,15 +78,20 @@ def test_left_alone_it_reaches_the_minimum(optimiser: Optimiser) -> None:
 @pytest.mark.parametrize("unit", [1e-8, 1e-4, 1.0, 1e4])
 @both
 def test_the_unit_of_the_cost_does_not_matter(optimiser: Optimiser, unit: float) -> None:
-    """Means over voxels give small costs and tiny gradients; nothing may take them for convergence."""
+    """Means over voxels give small costs and tiny gradients; nothing may take them for
+    convergence.
+    """
     x = start()
     optimiser.minimise(lambda: unit * bowl(x), [x], 60)
     assert float(bowl(x).detach()) < 1e-2 * float(bowl(start()).detach())
 
 
 def test_lbfgs_needs_few_iterations_and_bends_round_a_valley() -> None:
-    x = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))  # Rosenbrock's function and start
-    LBFGS(stopping=NeverStopping()).minimise(lambda: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2, [x], 50)
+    # Rosenbrock's function and start
+    x = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64))
+    LBFGS(stopping=NeverStopping()).minimise(
+        lambda: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2, [x], 50
+    )
     torch.testing.assert_close(x.detach(), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-3)
 
 
@@ -86,8 +110,14 @@ def test_lbfgs_asks_for_no_cost_twice() -> None:
 
 
 def test_gradient_descent_never_climbs() -> None:
-    x, heard = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64)), []  # Rosenbrock's function and start
-    GradientDescent(50.0, stopping=NeverStopping()).minimise(lambda: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2, [x], 60, watch=lambda _, value: heard.append(value))
+    # Rosenbrock's function and start
+    x, heard = nn.Parameter(torch.tensor([-1.2, 1.0], dtype=torch.float64)), []
+    GradientDescent(50.0, stopping=NeverStopping()).minimise(
+        lambda: 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2,
+        [x],
+        60,
+        watch=lambda _, value: heard.append(value),
+    )
     assert heard == sorted(heard, reverse=True)
     assert heard[-1] < 0.2 * heard[0]
 
@@ -114,7 +144,9 @@ def test_adams_learning_rate_falls_by_half_a_cosine() -> None:
     np.testing.assert_allclose(steps, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("optimiser", [Adam(0.7, stopping=NeverStopping()), LBFGS(0.7)], ids=["adam", "lbfgs"])
+@pytest.mark.parametrize(
+    "optimiser", [Adam(0.7, stopping=NeverStopping()), LBFGS(0.7)], ids=["adam", "lbfgs"]
+)
 def test_a_learning_rate_of_the_call_replaces_its_own(optimiser: Optimiser) -> None:
     first = []
     for rate in (None, 1e-3):
@@ -127,7 +159,9 @@ def test_a_learning_rate_of_the_call_replaces_its_own(optimiser: Optimiser) -> N
 @both
 def test_watch_hears_of_every_iteration(optimiser: Optimiser) -> None:
     x, heard = start(), []
-    optimiser.minimise(lambda: bowl(x), [x], 7, watch=lambda iteration, value: heard.append((iteration, value)))
+    optimiser.minimise(
+        lambda: bowl(x), [x], 7, watch=lambda iteration, value: heard.append((iteration, value))
+    )
     assert [iteration for iteration, _ in heard] == list(range(7))
     assert heard[0][1] == pytest.approx(float(bowl(start()).detach()))  # the cost before the step
     assert heard[-1][1] < heard[0][1]
@@ -143,13 +177,18 @@ def test_the_same_run_again_gives_the_same_bits(optimiser: Optimiser) -> None:
     assert torch.equal(*ends)
 
 
-# --- outcomes -------------------------------------------------------------------------------------------------------------
+# --- outcomes -------------------------------------------------------------------------------------
 
 
 @both
 def test_a_flat_cost_has_converged(optimiser: Optimiser) -> None:
     x, heard = start(), []
-    assert optimiser.minimise(lambda: bowl(TARGET + 0 * x) + 1, [x], 1000, watch=lambda *now: heard.append(now)) is Outcome.CONVERGED
+    assert (
+        optimiser.minimise(
+            lambda: bowl(TARGET + 0 * x) + 1, [x], 1000, watch=lambda *now: heard.append(now)
+        )
+        is Outcome.CONVERGED
+    )
     assert len(heard) == 2 * optimiser.stopping.window  # type: ignore[attr-defined]
 
 
@@ -171,7 +210,10 @@ def test_a_cost_that_rises_has_diverged(iterations: int) -> None:
     """With or without enough iterations to look flat at the top."""
     calls = iter(range(10_000))
     x = nn.Parameter(TARGET.clone())
-    assert Adam(0.01).minimise(lambda: bowl(x) + 1 + min(next(calls), 60), [x], iterations) is Outcome.DIVERGED
+    assert (
+        Adam(0.01).minimise(lambda: bowl(x) + 1 + min(next(calls), 60), [x], iterations)
+        is Outcome.DIVERGED
+    )
 
 
 def test_noise_alone_has_not_diverged() -> None:
@@ -179,7 +221,12 @@ def test_noise_alone_has_not_diverged() -> None:
     rng = np.random.default_rng(0)
     x = nn.Parameter(TARGET.clone())
     values: list[float] = []
-    outcome = Adam(1e-6, stopping=NeverStopping()).minimise(lambda: bowl(x) + 0.02 * rng.lognormal(0, 0.7), [x], 60, watch=lambda _, value: values.append(value))
+    outcome = Adam(1e-6, stopping=NeverStopping()).minimise(
+        lambda: bowl(x) + 0.02 * rng.lognormal(0, 0.7),
+        [x],
+        60,
+        watch=lambda _, value: values.append(value),
+    )
     assert max(values) > 3 * values[0] > 0
     assert outcome is Outcome.ITERATION_LIMIT
 
@@ -190,8 +237,11 @@ def test_a_learning_rate_far_too_large_has_diverged() -> None:
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
-@pytest.mark.parametrize("optimiser", [Adam(0.2), LBFGS()], ids=["adam", "lbfgs"])  # gradient descent backs away from the wall
-def test_a_cost_that_breaks_keeps_the_last_parameters_of_finite_cost(optimiser: Optimiser, broken: float) -> None:
+# gradient descent backs away from the wall
+@pytest.mark.parametrize("optimiser", [Adam(0.2), LBFGS()], ids=["adam", "lbfgs"])
+def test_a_cost_that_breaks_keeps_the_last_parameters_of_finite_cost(
+    optimiser: Optimiser, broken: float
+) -> None:
     """Beyond a wall the cost is not finite: what is kept lies before it."""
     x = nn.Parameter(torch.zeros(1, dtype=torch.float64))
 
@@ -199,7 +249,10 @@ def test_a_cost_that_breaks_keeps_the_last_parameters_of_finite_cost(optimiser: 
         return (-x if float(x.detach()) < 0.7 else -x * broken).sum()
 
     history: list[float] = []
-    assert optimiser.minimise(cost, [x], 200, watch=lambda _, value: history.append(value)) is Outcome.NON_FINITE
+    assert (
+        optimiser.minimise(cost, [x], 200, watch=lambda _, value: history.append(value))
+        is Outcome.NON_FINITE
+    )
     kept = float(cost().detach())
     assert math.isfinite(kept)
     assert kept == history[-1]
@@ -247,10 +300,15 @@ def test_an_interrupt_while_watching_keeps_the_step_that_was_made(optimiser: Opt
 
 @pytest.mark.parametrize("call", [1, 2, 5])
 @both
-def test_an_interrupt_within_a_step_keeps_the_last_whole_one(optimiser: Optimiser, call: int) -> None:
+def test_an_interrupt_within_a_step_keeps_the_last_whole_one(
+    optimiser: Optimiser, call: int
+) -> None:
     x, states = start(), [start().detach().clone()]
     cost = interrupting(lambda: bowl(x), call)
-    assert optimiser.minimise(cost, [x], 50, watch=lambda *_: states.append(x.detach().clone())) is Outcome.INTERRUPTED
+    assert (
+        optimiser.minimise(cost, [x], 50, watch=lambda *_: states.append(x.detach().clone()))
+        is Outcome.INTERRUPTED
+    )
     assert torch.equal(x.detach(), states[-1])
 
 
@@ -266,36 +324,45 @@ def test_other_errors_come_through(optimiser: Optimiser) -> None:
 
 
 def test_every_outcome_says_what_to_do() -> None:
-    assert {outcome for outcome in Outcome if outcome.usable} == {Outcome.CONVERGED, Outcome.ITERATION_LIMIT}
+    assert {outcome for outcome in Outcome if outcome.usable} == {
+        Outcome.CONVERGED,
+        Outcome.ITERATION_LIMIT,
+    }
     assert Outcome.NON_FINITE.label == "non finite"
     assert all(outcome.value.endswith(".") and len(outcome.value) > 20 for outcome in Outcome)
 
 
-# --- stopping -------------------------------------------------------------------------------------------------------------
+# --- stopping -------------------------------------------------------------------------------------
 
 
 def stops_at(stopping: SlopeStopping, costs: np.ndarray) -> int | None:
     """After how many costs it says stop."""
-    return next((n for n in range(1, len(costs) + 1) if stopping.converged(costs[:n].tolist())), None)
+    return next(
+        (n for n in range(1, len(costs) + 1) if stopping.converged(costs[:n].tolist())), None
+    )
 
 
 def test_a_line_is_judged_by_its_slope_relative_to_the_cost() -> None:
     stopping = SlopeStopping(window=10, tolerance=1e-3)
     for level in (1.0, 1e-6, 1e6):
-        assert stops_at(stopping, level * np.linspace(1, 1 - 0.9e-3 * 40, 40)) == 20  # falls by less than a thousandth of 1 an iteration
+        # falls by less than a thousandth of 1 an iteration
+        assert stops_at(stopping, level * np.linspace(1, 1 - 0.9e-3 * 40, 40)) == 20
         assert stops_at(stopping, level * np.linspace(1, 1 - 1.2e-3 * 40, 40)) is None
     assert stops_at(stopping, np.zeros(40)) == 20
 
 
 def test_an_exponential_stops_when_its_slope_falls_below_the_tolerance() -> None:
-    """cost = 1 + exp(-t / 50): the slope exp(-t / 50) / 50 is a thousandth of the cost at t = 150."""
+    """cost = 1 + exp(-t / 50): the slope exp(-t / 50) / 50 is a thousandth of the cost at t =
+    150.
+    """
     count = stops_at(SlopeStopping(window=10, tolerance=1e-3), 1 + np.exp(-np.arange(400) / 50))
     assert count == pytest.approx(150 + 5, abs=3)  # the line is fitted to the last ten
 
 
 def test_noise_does_not_hide_a_slope_that_is_clearly_above_it() -> None:
     noise = np.random.default_rng(0).normal(0, 0.002, 200)
-    falling = np.linspace(1, 0.5, 200) + noise  # a line through 20 points errs by 0.002 (12 / 20^3)^0.5 = 8e-5, the slope is 2.5e-3
+    # a line through 20 points errs by 0.002 (12 / 20^3)^0.5 = 8e-5, the slope is 2.5e-3
+    falling = np.linspace(1, 0.5, 200) + noise
     assert stops_at(SlopeStopping(), falling) is None
     assert stops_at(SlopeStopping(), 0.5 + noise) is not None
 
@@ -303,19 +370,38 @@ def test_noise_does_not_hide_a_slope_that_is_clearly_above_it() -> None:
 def test_never_stopping_never_stops() -> None:
     assert not NeverStopping().converged([1.0] * 1000)
     x = start()
-    assert Adam(0.5, stopping=NeverStopping()).minimise(lambda: bowl(0 * x + TARGET), [x], 100) is Outcome.ITERATION_LIMIT
+    assert (
+        Adam(0.5, stopping=NeverStopping()).minimise(lambda: bowl(0 * x + TARGET), [x], 100)
+        is Outcome.ITERATION_LIMIT
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_adams_arithmetic_is_torchs(dtype: torch.dtype, generator: torch.Generator) -> None:
-    """Parameters of several pieces, in any layout; one that has no gradient stays, and its steps are not counted."""
-    starts = [torch.randn(70, 90, generator=generator, dtype=torch.float64).T, torch.randn(3, generator=generator, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
-    ours, theirs = [nn.Parameter(start.to(dtype)) for start in starts], [nn.Parameter(start.clone()) for start in starts]
+    """Parameters of several pieces, in any layout; one that has no gradient stays, and its steps
+    are not counted.
+    """
+    starts = [
+        torch.randn(70, 90, generator=generator, dtype=torch.float64).T,
+        torch.randn(3, generator=generator, dtype=torch.float64),
+        torch.ones(2, dtype=torch.float64),
+    ]
+    ours, theirs = (
+        [nn.Parameter(start.to(dtype)) for start in starts],
+        [nn.Parameter(start.clone()) for start in starts],
+    )
     moments, adam = Moments(ours, (0.9, 0.99)), torch.optim.Adam(theirs, lr=0.3, betas=(0.9, 0.99))
     for iteration in range(20):
         for index, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-            gradient = torch.randn(other.shape[::-1], generator=generator, dtype=torch.float64).movedim(0, -1).to(dtype) * 1e-3
-            mine.grad, other.grad = (None, None) if index == 2 and iteration % 3 else (gradient, gradient.double())
+            gradient = (
+                torch.randn(other.shape[::-1], generator=generator, dtype=torch.float64)
+                .movedim(0, -1)
+                .to(dtype)
+                * 1e-3
+            )
+            mine.grad, other.grad = (
+                (None, None) if index == 2 and iteration % 3 else (gradient, gradient.double())
+            )
         moments.step(0.3)
         adam.step()
     for mine, other in zip(ours, theirs, strict=True):

@@ -1,4 +1,6 @@
-"""Penalties by compiled loops against torch's operations, in value and derivative, on every layout of a Jacobian."""
+"""Penalties by compiled loops against torch's operations, in value and derivative, on every layout
+of a Jacobian.
+"""
 
 import pytest
 import torch
@@ -34,14 +36,24 @@ def folding(step: Step) -> Tensor:
     return ((0.6 - determinant(step.jacobian)).clamp(min=0) / 0.6).square().mean()
 
 
-EACH = pytest.mark.parametrize(("penalty", "plain"), [(Bending(), slopes), (TotalVariation(smoothing=0.05), variation), (Folding(least=0.6), folding)], ids=["bending", "variation", "folding"])
+EACH = pytest.mark.parametrize(
+    ("penalty", "plain"),
+    [
+        (Bending(), slopes),
+        (TotalVariation(smoothing=0.05), variation),
+        (Folding(least=0.6), folding),
+    ],
+    ids=["bending", "variation", "folding"],
+)
 
 
 def jacobian_of(shape: tuple[int, ...], generator: torch.Generator, rendered: bool) -> Tensor:
     """About the identity, folded here and there, laid out as rendered or as computed at points."""
     d = len(shape) - 1
     drawn = torch.randn(d, d, *shape, generator=generator, dtype=torch.float64)
-    jacobian = as_jacobian(0.4 * drawn + torch.eye(d, dtype=torch.float64).reshape(d, d, *[1] * len(shape)))
+    jacobian = as_jacobian(
+        0.4 * drawn + torch.eye(d, dtype=torch.float64).reshape(d, d, *[1] * len(shape))
+    )
     return jacobian if rendered else jacobian.contiguous()
 
 
@@ -54,35 +66,50 @@ def both(term: Term, jacobian: Tensor) -> tuple[Tensor, Tensor]:
 @EACH
 @pytest.mark.parametrize("rendered", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_compiled_penalties_are_torchs(penalty: Term, plain: Term, shape: tuple[int, ...], rendered: bool, generator: torch.Generator) -> None:
+def test_compiled_penalties_are_torchs(
+    penalty: Term, plain: Term, shape: tuple[int, ...], rendered: bool, generator: torch.Generator
+) -> None:
     jacobian = jacobian_of(shape, generator, rendered)
     (value, gradient), (expected, slope) = both(penalty, jacobian), both(plain, jacobian)
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(gradient, slope, rtol=0, atol=1e-12 * float(slope.abs().max()))
     assert gradient.shape == jacobian.shape
-    (value, gradient), (expected, slope) = both(penalty, jacobian.float()), both(plain, jacobian.float().double())
-    torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)  # a sum of some thousand numbers of single precision
+    (value, gradient), (expected, slope) = (
+        both(penalty, jacobian.float()),
+        both(plain, jacobian.float().double()),
+    )
+    # a sum of some thousand numbers of single precision
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
     torch.testing.assert_close(gradient, slope, rtol=0, atol=2e-6 * float(slope.abs().max()))
 
 
 @EACH
 @pytest.mark.parametrize("shape", [(1, 2, 3), (2, 2, 2, 3)])
-def test_derivatives_are_those_of_the_values(penalty: Term, plain: Term, shape: tuple[int, ...], generator: torch.Generator) -> None:
+def test_derivatives_are_those_of_the_values(
+    penalty: Term, plain: Term, shape: tuple[int, ...], generator: torch.Generator
+) -> None:
     jacobian = jacobian_of(shape, generator, True).requires_grad_()
-    assert torch.autograd.gradcheck(lambda j: penalty(Bent(j, (2.0, 3.0, 1.5)[: j.shape[-1]])), jacobian)  # type: ignore[arg-type]
+    assert torch.autograd.gradcheck(
+        lambda j: penalty(Bent(j, (2.0, 3.0, 1.5)[: j.shape[-1]])), jacobian
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_entries_come_first_and_go_back(shape: tuple[int, ...], generator: torch.Generator) -> None:
     jacobian = jacobian_of(shape, generator, True)
     assert entries(jacobian).data_ptr() == jacobian.data_ptr()  # no copy
-    torch.testing.assert_close(as_jacobian(entries(jacobian.contiguous())), jacobian, rtol=0, atol=0)
+    torch.testing.assert_close(
+        as_jacobian(entries(jacobian.contiguous())), jacobian, rtol=0, atol=0
+    )
     torch.testing.assert_close(determinants(jacobian), torch.linalg.det(jacobian))
 
 
 @EACH
-def test_more_sites_than_are_looked_at_together_and_nan(penalty: Term, plain: Term, generator: torch.Generator) -> None:
+def test_more_sites_than_are_looked_at_together_and_nan(
+    penalty: Term, plain: Term, generator: torch.Generator
+) -> None:
     jacobian = jacobian_of((1, 30, 70), generator, True)
     torch.testing.assert_close(both(penalty, jacobian), both(plain, jacobian))
     jacobian[0, 3, 4, 0, 0] = torch.nan
-    assert both(penalty, jacobian)[0].isnan() == (penalty.name != "folding")  # a determinant that is no number is not below anything
+    # a determinant that is no number is not below anything
+    assert both(penalty, jacobian)[0].isnan() == (penalty.name != "folding")

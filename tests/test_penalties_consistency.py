@@ -1,4 +1,6 @@
-"""Inverse consistency in value and in derivative: zero for maps that undo each other, closed forms, brute force, gradients, and who may ask."""
+"""Inverse consistency in value and in derivative: zero for maps that undo each other, closed forms,
+brute force, gradients, and who may ask.
+"""
 
 from collections.abc import Callable
 
@@ -27,7 +29,9 @@ each = pytest.mark.parametrize("penalty", [InverseConsistency(), GradICON()], id
 class Paired(Given):
     """Two given displacements: there, and as counterpart back."""
 
-    def __init__(self, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor], ndim: int) -> None:
+    def __init__(
+        self, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor], ndim: int
+    ) -> None:
         super().__init__(there, ndim)
         self.back = Given(back, ndim)
 
@@ -43,7 +47,9 @@ def loose(grid: Grid, count: int = 60) -> Sites:
 
 
 def gradient_of(ndim: int, seed: int = 0) -> Tensor:
-    return 0.3 * torch.randn(ndim, ndim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return 0.3 * torch.randn(
+        ndim, ndim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def waves(ndim: int, size: float, phase: float = 0.0) -> Callable[[Tensor], Tensor]:
@@ -52,7 +58,9 @@ def waves(ndim: int, size: float, phase: float = 0.0) -> Callable[[Tensor], Tens
 
 @each
 def test_maps_that_undo_each_other_cost_nothing(grid: Grid, penalty: Term) -> None:
-    """An affine map and its inverse; a shear by a wave, which is not linear, and the same shear backwards."""
+    """An affine map and its inverse; a shear by a wave, which is not linear, and the same shear
+    backwards.
+    """
     d, center, matrix = grid.ndim, torch.tensor(grid.center), gradient_of(grid.ndim)
     inverse = torch.linalg.inv(torch.eye(d) + matrix) - torch.eye(d)
     affine = Paired(lambda x: (x - center) @ matrix.T, lambda x: (x - center) @ inverse.T, d)
@@ -71,7 +79,9 @@ def test_linear_maps_without_a_way_back(grid: Grid) -> None:
     center, matrix, sites = torch.tensor(grid.center), gradient_of(grid.ndim), loose(grid)
     step = geometry(Paired(lambda x: (x - center) @ matrix.T, torch.zeros_like, grid.ndim), sites)
     assert float(GradICON()(step)) == pytest.approx(float(matrix.square().sum()))
-    assert float(InverseConsistency()(step)) == pytest.approx(float(((sites.points - center) @ matrix.T).square().sum(-1).mean()))
+    assert float(InverseConsistency()(step)) == pytest.approx(
+        float(((sites.points - center) @ matrix.T).square().sum(-1).mean())
+    )
 
 
 def test_a_translation_is_seen_in_value_and_not_in_derivative(grid: Grid) -> None:
@@ -82,9 +92,16 @@ def test_a_translation_is_seen_in_value_and_not_in_derivative(grid: Grid) -> Non
 
 
 def test_both_are_what_brute_force_gives(grid: Grid) -> None:
-    """Composed maps differentiated as a whole, a site at a time; each way enters with half the weight."""
+    """Composed maps differentiated as a whole, a site at a time; each way enters with half the
+    weight.
+    """
     transform = Paired(waves(grid.ndim, 2.0), waves(grid.ndim, -1.5, phase=3.0), grid.ndim)
-    there, back, sites, eye = transform, transform.counterpart(), loose(grid, 20), torch.eye(grid.ndim)
+    there, back, sites, eye = (
+        transform,
+        transform.counterpart(),
+        loose(grid, 20),
+        torch.eye(grid.ndim),
+    )
     value, slope = [], []
     for x in sites.points.reshape(-1, grid.ndim):
         for composed in (lambda p: back(there(p)), lambda p: there(back(p))):
@@ -99,33 +116,60 @@ def test_both_are_what_brute_force_gives(grid: Grid) -> None:
 @each
 def test_gradient_is_that_of_central_differences(grid: Grid, penalty: Term) -> None:
     """By the size of either map."""
-    sites, sizes = loose(grid, 8), torch.tensor([1.2, -0.7], dtype=torch.float64, requires_grad=True)
+    sites, sizes = (
+        loose(grid, 8),
+        torch.tensor([1.2, -0.7], dtype=torch.float64, requires_grad=True),
+    )
 
     def cost(size: Tensor) -> Tensor:
-        return penalty(geometry(Paired(lambda x: size[0] * waves(grid.ndim, 1.0)(x), lambda x: size[1] * waves(grid.ndim, 1.0, 3.0)(x), grid.ndim), sites))
+        return penalty(
+            geometry(
+                Paired(
+                    lambda x: size[0] * waves(grid.ndim, 1.0)(x),
+                    lambda x: size[1] * waves(grid.ndim, 1.0, 3.0)(x),
+                    grid.ndim,
+                ),
+                sites,
+            )
+        )
 
     assert torch.autograd.gradcheck(cost, sizes)
     assert torch.autograd.grad(cost(sizes), sizes)[0].abs().min() > 1e-3
 
 
 @each
-def test_both_decoders_learn_from_it(grid: Grid, penalty: Term, device: torch.device, generator: torch.Generator) -> None:
+def test_both_decoders_learn_from_it(
+    grid: Grid, penalty: Term, device: torch.device, generator: torch.Generator
+) -> None:
     transform = NeuralModel("nephi", {"width": 16}).build(grid, generator)
     with torch.no_grad():
         for name, parameter in transform.named_parameters():
             if "output" in name:
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     sites = loose(grid, 10)
-    value = penalty(geometry(transform.to(device), Sites(sites.points.float().to(device), sites.spacing)))
+    value = penalty(
+        geometry(transform.to(device), Sites(sites.points.float().to(device), sites.spacing))
+    )
     value.backward()
     assert value.detach() > 1e-3
-    reached = {name for name, p in transform.named_parameters() if p.grad is not None and p.grad.any()}
+    reached = {
+        name for name, p in transform.named_parameters() if p.grad is not None and p.grad.any()
+    }
     assert reached == {name for name, _ in transform.named_parameters()}
 
 
 def test_a_map_that_stands_alone_is_refused() -> None:
     phantom = blob_pair((24, 20), spacing=(2.0, 2.4), shift_mm=4.0, n_blobs=40, seed=1)
     for model in (NeuralModel(), NeuralModel("nephi", lattice_mm=12.0)):
-        registration = Registration(model, (MSE(),), (InverseConsistency(),), Adam(1e-3), (Scale(4, 2),), penalty_sampler=RandomPoints(50))
-        with pytest.raises(TransformError, match="has no map for the way back beside it; fit one that has"):
+        registration = Registration(
+            model,
+            (MSE(),),
+            (InverseConsistency(),),
+            Adam(1e-3),
+            (Scale(4, 2),),
+            penalty_sampler=RandomPoints(50),
+        )
+        with pytest.raises(
+            TransformError, match="has no map for the way back beside it; fit one that has"
+        ):
             registration.run(Pair(phantom.fixed, phantom.moving))

@@ -17,7 +17,11 @@ ROOT = Path(__file__).parent.parent
 def loaded_by(statement: str) -> set[str]:
     """The modules that are loaded after ``statement`` in a fresh interpreter."""
     script = f"{statement}\nimport sys\nprint(*sys.modules)"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True
+        ).stdout.split()
+    )
 
 
 def test_importing_the_package_loads_no_library() -> None:
@@ -27,7 +31,10 @@ def test_importing_the_package_loads_no_library() -> None:
 
 
 def test_the_command_line_answers_without_torch() -> None:
-    loaded = loaded_by("import inrreg.app.command_line\ntry: inrreg.app.command_line.main(['--version'])\nexcept SystemExit: pass")
+    loaded = loaded_by(
+        "import inrreg.app.command_line\ntry: inrreg.app.command_line.main(['--version'])\nexcept"
+        " SystemExit: pass"
+    )
     assert loaded.isdisjoint({"torch", "nibabel", "SimpleITK", "matplotlib"})
 
 
@@ -42,7 +49,12 @@ def test_every_public_name_resolves(name: str) -> None:
 def test_the_names_for_type_checkers_are_those_that_resolve() -> None:
     tree = ast.parse((ROOT / "inrreg" / "__init__.py").read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    named = {alias.asname or alias.name: (node.module or "").removeprefix("inrreg.") for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    named = {
+        alias.asname or alias.name: (node.module or "").removeprefix("inrreg.")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert named == inrreg._HOMES
 
 

@@ -1,4 +1,6 @@
-"""register(): the same field whatever the input comes as, landmarks that only judge, an orderly end, and what it measures."""
+"""register(): the same field whatever the input comes as, landmarks that only judge, an orderly
+end, and what it measures.
+"""
 
 import copy
 import json
@@ -44,7 +46,13 @@ def folder(pair: PhantomPair, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(pair: PhantomPair) -> Result:
-    return register(pair.fixed, pair.moving, preset=TINY, fixed_mask=pair.fixed_mask, landmarks=landmarks_of(pair))
+    return register(
+        pair.fixed,
+        pair.moving,
+        preset=TINY,
+        fixed_mask=pair.fixed_mask,
+        landmarks=landmarks_of(pair),
+    )
 
 
 def field(result: Result) -> torch.Tensor:
@@ -59,25 +67,58 @@ class TestTheField:
         assert result.outcome.usable
 
     def test_is_the_same_when_run_again(self, pair: PhantomPair, result: Result) -> None:
-        again = register(pair.fixed, pair.moving, preset=TINY, fixed_mask=pair.fixed_mask, landmarks=landmarks_of(pair))
+        again = register(
+            pair.fixed,
+            pair.moving,
+            preset=TINY,
+            fixed_mask=pair.fixed_mask,
+            landmarks=landmarks_of(pair),
+        )
         assert torch.equal(field(again), field(result))
-        assert [record.cost for record in again.history] == [record.cost for record in result.history]
+        assert [record.cost for record in again.history] == [
+            record.cost for record in result.history
+        ]
 
-    def test_does_not_depend_on_landmarks_that_judge(self, pair: PhantomPair, result: Result) -> None:
+    def test_does_not_depend_on_landmarks_that_judge(
+        self, pair: PhantomPair, result: Result
+    ) -> None:
         fixed, moving = landmarks_of(pair)
         wrong = (fixed, replace(moving, coords=moving.coords.flip(0)))
         for landmarks in (None, wrong):
-            other = register(pair.fixed, pair.moving, preset=TINY, fixed_mask=pair.fixed_mask, landmarks=landmarks)
+            other = register(
+                pair.fixed,
+                pair.moving,
+                preset=TINY,
+                fixed_mask=pair.fixed_mask,
+                landmarks=landmarks,
+            )
             assert torch.equal(field(other), field(result))
-        assert other.metrics["landmarks"]["all"]["mean_mm"] > 2 * result.metrics["landmarks"]["all"]["mean_mm"]
+        assert (
+            other.metrics["landmarks"]["all"]["mean_mm"]
+            > 2 * result.metrics["landmarks"]["all"]["mean_mm"]
+        )
 
     def test_follows_landmarks_that_guide(self, pair: PhantomPair, result: Result) -> None:
-        guided = register(pair.fixed, pair.moving, preset=TINY, fixed_mask=pair.fixed_mask, guide_landmarks=landmarks_of(pair), landmarks=landmarks_of(pair))
+        guided = register(
+            pair.fixed,
+            pair.moving,
+            preset=TINY,
+            fixed_mask=pair.fixed_mask,
+            guide_landmarks=landmarks_of(pair),
+            landmarks=landmarks_of(pair),
+        )
         assert not torch.equal(field(guided), field(result))
-        assert guided.metrics["landmarks"]["all"]["mean_mm"] < result.metrics["landmarks"]["all"]["mean_mm"]
+        assert (
+            guided.metrics["landmarks"]["all"]["mean_mm"]
+            < result.metrics["landmarks"]["all"]["mean_mm"]
+        )
 
-    def test_is_the_same_from_paths_and_other_libraries_images(self, pair: PhantomPair, folder: Path) -> None:
-        files = [folder / f"{name}.nii.gz" for name in ("fixed", "moving", "fixed_mask", "moving_mask")]
+    def test_is_the_same_from_paths_and_other_libraries_images(
+        self, pair: PhantomPair, folder: Path
+    ) -> None:
+        files = [
+            folder / f"{name}.nii.gz" for name in ("fixed", "moving", "fixed_mask", "moving_mask")
+        ]
         kinds: dict[str, list[Any]] = {
             "paths": files,
             "text": [str(file) for file in files],
@@ -85,29 +126,59 @@ class TestTheField:
             "SimpleITK": [SimpleITK.ReadImage(str(file)) for file in files],
             "images": [inrreg.io.read_image(file) for file in files],
         }
-        fields = {kind: field(register(given[0], given[1], preset=TINY, fixed_mask=given[2], moving_mask=given[3])) for kind, given in kinds.items()}
+        fields = {
+            kind: field(
+                register(given[0], given[1], preset=TINY, fixed_mask=given[2], moving_mask=given[3])
+            )
+            for kind, given in kinds.items()
+        }
         for kind in ("text", "nibabel", "images"):
             assert torch.equal(fields[kind], fields["paths"]), kind
-        # ITK keeps origin, spacing and direction apart: the affine is put together again to one unit in the last place of single precision
-        torch.testing.assert_close(fields["SimpleITK"], fields["paths"], atol=0.01, rtol=0)  # headers differ in the last digits, and optimisation carries that on
+        # ITK keeps origin, spacing and direction apart: the affine is put together again to one
+        # unit in the last place of single precision
+        # headers differ in the last digits, and optimisation carries that on
+        torch.testing.assert_close(fields["SimpleITK"], fields["paths"], atol=0.01, rtol=0)
 
-    def test_of_an_image_in_double_precision_is_the_same(self, pair: PhantomPair, result: Result) -> None:
-        double = [Image(image.data.double(), image.grid, "scan") for image in (pair.fixed, pair.moving)]
-        assert torch.equal(field(register(*double, preset=TINY, fixed_mask=pair.fixed_mask)), field(result))
+    def test_of_an_image_in_double_precision_is_the_same(
+        self, pair: PhantomPair, result: Result
+    ) -> None:
+        double = [
+            Image(image.data.double(), image.grid, "scan") for image in (pair.fixed, pair.moving)
+        ]
+        assert torch.equal(
+            field(register(*double, preset=TINY, fixed_mask=pair.fixed_mask)), field(result)
+        )
 
     def test_improves_on_an_initial_transform(self, pair: PhantomPair) -> None:
         start = DenseDisplacement(0.5 * pair.displacement, pair.fixed.grid)
         before = copy.deepcopy(start.state_dict())
         landmarks = landmarks_of(pair)
-        better = register(pair.fixed, pair.moving, preset=Preset("refine", "", RobustWindow(), (CONTINUOUS,)), initial=start, landmarks=landmarks)
-        assert better.metrics["landmarks"]["all"]["mean_mm"] < 0.9 * 3.0  # half of the 6 mm was left
+        better = register(
+            pair.fixed,
+            pair.moving,
+            preset=Preset("refine", "", RobustWindow(), (CONTINUOUS,)),
+            initial=start,
+            landmarks=landmarks,
+        )
+        # half of the 6 mm was left
+        assert better.metrics["landmarks"]["all"]["mean_mm"] < 0.9 * 3.0
         assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items())
         assert start.vectors.requires_grad  # the caller's transform is not touched
-        assert better.config["initial"] == {"type": "DenseDisplacement", "sha256": better.config["initial"]["sha256"]}
+        assert better.config["initial"] == {
+            "type": "DenseDisplacement",
+            "sha256": better.config["initial"]["sha256"],
+        }
 
     def test_keeps_to_the_initial_transform_where_no_stage_moves(self, pair: PhantomPair) -> None:
-        still = register(pair.fixed, pair.moving, preset=Preset("still", "", RobustWindow(), (Ending(),)), initial=Translation.by([1.0, -2.0, 3.0]))
-        torch.testing.assert_close(still.transform(torch.zeros(1, 3)), torch.tensor([[1.0, -2.0, 3.0]]))
+        still = register(
+            pair.fixed,
+            pair.moving,
+            preset=Preset("still", "", RobustWindow(), (Ending(),)),
+            initial=Translation.by([1.0, -2.0, 3.0]),
+        )
+        torch.testing.assert_close(
+            still.transform(torch.zeros(1, 3)), torch.tensor([[1.0, -2.0, 3.0]])
+        )
 
 
 def test_two_dimensions() -> None:
@@ -119,7 +190,12 @@ def test_two_dimensions() -> None:
 
 def test_threads_are_given_back(pair: PhantomPair) -> None:
     before = torch.get_num_threads()
-    result = register(pair.fixed, pair.moving, preset=Preset("still", "", RobustWindow(), (Ending(),)), threads=before + 1)
+    result = register(
+        pair.fixed,
+        pair.moving,
+        preset=Preset("still", "", RobustWindow(), (Ending(),)),
+        threads=before + 1,
+    )
     assert torch.get_num_threads() == before
     assert result.config["threads"] == before + 1
 
@@ -131,7 +207,12 @@ def apart(pair: PhantomPair) -> Result:
     affine = pair.moving.grid.affine.copy()
     affine[:3, 3] += away
     fixed, points = landmarks_of(pair)
-    return register(pair.fixed, Image(pair.moving.data, Grid(pair.moving.grid.shape, affine), "moving"), preset=TINY, landmarks=(fixed, replace(points, coords=points.coords + torch.from_numpy(away))))
+    return register(
+        pair.fixed,
+        Image(pair.moving.data, Grid(pair.moving.grid.shape, affine), "moving"),
+        preset=TINY,
+        landmarks=(fixed, replace(points, coords=points.coords + torch.from_numpy(away))),
+    )
 
 
 class TestImagesThatDoNotOverlap:
@@ -149,7 +230,9 @@ class TestImagesThatDoNotOverlap:
 
 class TestLandmarks:
     @pytest.mark.parametrize("kind", ["points", "arrays", "lists", "one table", "two tables"])
-    def test_come_in_many_forms(self, kind: str, pair: PhantomPair, folder: Path, tmp_path: Path, result: Result) -> None:
+    def test_come_in_many_forms(
+        self, kind: str, pair: PhantomPair, folder: Path, tmp_path: Path, result: Result
+    ) -> None:
         fixed, moving = landmarks_of(pair)
         tables = (tmp_path / "fixed.csv", tmp_path / "moving.csv")
         for points, path in zip((fixed, moving), tables, strict=True):
@@ -161,7 +244,9 @@ class TestLandmarks:
             "one table": folder / "landmarks.csv",
             "two tables": tables,
         }
-        job = inrreg.app.register.prepare(pair.fixed, pair.moving, preset=TINY, landmarks=given[kind])
+        job = inrreg.app.register.prepare(
+            pair.fixed, pair.moving, preset=TINY, landmarks=given[kind]
+        )
         assert job.landmarks is not None
         torch.testing.assert_close(job.landmarks[0].coords, fixed.coords)
         torch.testing.assert_close(job.landmarks[1].coords, moving.coords)
@@ -169,7 +254,9 @@ class TestLandmarks:
     def test_are_paired_by_their_labels(self, pair: PhantomPair, result: Result) -> None:
         fixed, moving = landmarks_of(pair)
         turned = Points(moving.coords.flip(0), moving.labels[::-1], "moving")
-        job = inrreg.app.register.prepare(pair.fixed, pair.moving, preset=TINY, landmarks=(fixed, turned))
+        job = inrreg.app.register.prepare(
+            pair.fixed, pair.moving, preset=TINY, landmarks=(fixed, turned)
+        )
         assert job.landmarks is not None
         assert torch.equal(job.landmarks[1].coords, moving.coords)
 
@@ -186,39 +273,94 @@ class TestAnEarlyEnd:
     """An interrupt or a cost that is not finite keeps what was found until then."""
 
     @pytest.mark.parametrize("after", [1, 5, 17])
-    def test_an_interrupt_keeps_the_last_iteration(self, after: int, pair: PhantomPair, result: Result) -> None:
-        stopped = register(pair.fixed, pair.moving, preset=TINY, fixed_mask=pair.fixed_mask, progress=interrupting(after))
+    def test_an_interrupt_keeps_the_last_iteration(
+        self, after: int, pair: PhantomPair, result: Result
+    ) -> None:
+        stopped = register(
+            pair.fixed,
+            pair.moving,
+            preset=TINY,
+            fixed_mask=pair.fixed_mask,
+            progress=interrupting(after),
+        )
         assert stopped.outcome is Outcome.INTERRUPTED
         assert stopped.metrics["outcome"]["name"] == "interrupted"
-        assert [record.cost for record in stopped.history] == [record.cost for record in result.history[:after]]
+        assert [record.cost for record in stopped.history] == [
+            record.cost for record in result.history[:after]
+        ]
         at = stopped.history[-1]
-        assert stopped.metrics["notes"] == [f"stage continuous was stopped on request at {at.level_mm:g} mm; the map after iteration {at.iteration + 1} of {at.iterations} is kept"]
+        assert stopped.metrics["notes"] == [
+            f"stage continuous was stopped on request at {at.level_mm:g} mm; the map after"
+            f" iteration {at.iteration + 1} of {at.iterations} is kept"
+        ]
         assert float((field(stopped) - field(result)).abs().max()) > 1e-3  # not the whole way
         first, stage = stopped.metrics["stages"]
         assert stage["outcome"] == "interrupted"
         moved = stopped.transform(pair.fixed_landmarks.coords) - pair.fixed_landmarks.coords
-        assert float((moved - torch.tensor(first["translation_mm"], dtype=torch.float64)).norm(dim=1).max()) > 1e-3  # but away from the start
+        # but away from the start
+        assert (
+            float(
+                (moved - torch.tensor(first["translation_mm"], dtype=torch.float64))
+                .norm(dim=1)
+                .max()
+            )
+            > 1e-3
+        )
 
-    def test_an_interrupt_between_iterations_keeps_the_stage_before(self, pair: PhantomPair) -> None:
-        preset = Preset("stopped", "", RobustWindow(), (Start(), Ending(error=KeyboardInterrupt()), Ending(error=AssertionError("ran on"))))
+    def test_an_interrupt_between_iterations_keeps_the_stage_before(
+        self, pair: PhantomPair
+    ) -> None:
+        preset = Preset(
+            "stopped",
+            "",
+            RobustWindow(),
+            (Start(), Ending(error=KeyboardInterrupt()), Ending(error=AssertionError("ran on"))),
+        )
         stopped = register(pair.fixed, pair.moving, preset=preset)
         assert stopped.outcome is Outcome.INTERRUPTED
-        assert stopped.metrics["notes"] == ["stage ending was stopped on request before its first iteration was done; what stage start found is kept"]
-        assert [stage["outcome"] for stage in stopped.metrics["stages"]] == ["converged", "interrupted"]
+        assert stopped.metrics["notes"] == [
+            "stage ending was stopped on request before its first iteration was done; what stage"
+            " start found is kept"
+        ]
+        assert [stage["outcome"] for stage in stopped.metrics["stages"]] == [
+            "converged",
+            "interrupted",
+        ]
 
     def test_an_interrupt_before_anything_was_found_is_passed_on(self, pair: PhantomPair) -> None:
         with pytest.raises(KeyboardInterrupt):
-            register(pair.fixed, pair.moving, preset=Preset("stopped", "", RobustWindow(), (Ending(error=KeyboardInterrupt()),)))
+            register(
+                pair.fixed,
+                pair.moving,
+                preset=Preset("stopped", "", RobustWindow(), (Ending(error=KeyboardInterrupt()),)),
+            )
 
     def test_a_cost_that_is_not_finite_ends_the_chain(self, pair: PhantomPair) -> None:
-        preset = Preset("broken", "", RobustWindow(), (Start(), Ending(Outcome.NON_FINITE), Ending(error=AssertionError("ran on"))))
+        preset = Preset(
+            "broken",
+            "",
+            RobustWindow(),
+            (Start(), Ending(Outcome.NON_FINITE), Ending(error=AssertionError("ran on"))),
+        )
         broken = register(pair.fixed, pair.moving, preset=preset)
         assert broken.outcome is Outcome.NON_FINITE
         assert "met a cost that is not finite" in broken.metrics["notes"][0]
 
     def test_no_memory_is_said(self, pair: PhantomPair) -> None:
-        preset = Preset("large", "", RobustWindow(), (Ending(error=torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 90 GiB")),))
-        with pytest.raises(inrreg.RegistrationError, match=r"out of memory on cpu \(CUDA out of memory\.\); take a preset"):
+        preset = Preset(
+            "large",
+            "",
+            RobustWindow(),
+            (
+                Ending(
+                    error=torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 90 GiB")
+                ),
+            ),
+        )
+        with pytest.raises(
+            inrreg.RegistrationError,
+            match=r"out of memory on cpu \(CUDA out of memory\.\); take a preset",
+        ):
             register(pair.fixed, pair.moving, preset=preset)
 
 
@@ -226,23 +368,46 @@ class TestFinalOutcome:
     @pytest.mark.parametrize(
         ("stages", "folded", "expected"),
         [
-            ([(Outcome.CONVERGED, {}), (Outcome.ITERATION_LIMIT, {})], 0.0, Outcome.ITERATION_LIMIT),
+            (
+                [(Outcome.CONVERGED, {}), (Outcome.ITERATION_LIMIT, {})],
+                0.0,
+                Outcome.ITERATION_LIMIT,
+            ),
             ([(Outcome.ITERATION_LIMIT, {}), (Outcome.CONVERGED, {})], 0.5, Outcome.CONVERGED),
             ([(Outcome.CONVERGED, {})], 0.51, Outcome.FOLDED),
             ([(Outcome.DIVERGED, {}), (Outcome.CONVERGED, {})], 0.0, Outcome.DIVERGED),
-            ([(Outcome.DIVERGED, {"kept": False}), (Outcome.CONVERGED, {})], 0.0, Outcome.CONVERGED),
+            (
+                [(Outcome.DIVERGED, {"kept": False}), (Outcome.CONVERGED, {})],
+                0.0,
+                Outcome.CONVERGED,
+            ),
             ([(Outcome.DIVERGED, {"kept": True}), (Outcome.CONVERGED, {})], 0.0, Outcome.DIVERGED),
-            ([(Outcome.CONVERGED, {}), (Outcome.INTERRUPTED, {"kept": False})], 9.0, Outcome.INTERRUPTED),
+            (
+                [(Outcome.CONVERGED, {}), (Outcome.INTERRUPTED, {"kept": False})],
+                9.0,
+                Outcome.INTERRUPTED,
+            ),
         ],
     )
-    def test_is_the_first_bad_one(self, stages: list[tuple[Outcome, dict[str, Any]]], folded: float, expected: Outcome) -> None:
-        results = [StageResult("stage", identity(3), outcome, 0.0, [], notes) for outcome, notes in stages]
+    def test_is_the_first_bad_one(
+        self, stages: list[tuple[Outcome, dict[str, Any]]], folded: float, expected: Outcome
+    ) -> None:
+        results = [
+            StageResult("stage", identity(3), outcome, 0.0, [], notes) for outcome, notes in stages
+        ]
         assert final_outcome(results, folded, 0.5) is expected
 
     def test_folding_beyond_the_limit_is_an_outcome(self, pair: PhantomPair) -> None:
         lines = pair.fixed.grid.points()[..., :1] / 2.0
-        fold = DenseDisplacement(4.0 * torch.sin(lines).expand(*pair.fixed.grid.shape, 3), pair.fixed.grid, "cubic")
-        folded = register(pair.fixed, pair.moving, preset=Preset("still", "", RobustWindow(), (Ending(),)), initial=fold)
+        fold = DenseDisplacement(
+            4.0 * torch.sin(lines).expand(*pair.fixed.grid.shape, 3), pair.fixed.grid, "cubic"
+        )
+        folded = register(
+            pair.fixed,
+            pair.moving,
+            preset=Preset("still", "", RobustWindow(), (Ending(),)),
+            initial=fold,
+        )
         assert folded.metrics["jacobian"]["folded_percent"] > 0.5
         assert folded.outcome is Outcome.FOLDED
 
@@ -250,10 +415,24 @@ class TestFinalOutcome:
 class TestMetrics:
     def test_have_the_documented_keys(self, result: Result) -> None:
         metrics = result.metrics
-        assert list(metrics) == ["schema", "outcome", "notes", "stages", "time_s", "memory_mb", "similarity", "jacobian", "inverse", "landmarks"]
-        pages = "".join((DOCS / page).read_text(encoding="utf-8") for page in ("outputs.md", "metrics.md"))
+        assert list(metrics) == [
+            "schema",
+            "outcome",
+            "notes",
+            "stages",
+            "time_s",
+            "memory_mb",
+            "similarity",
+            "jacobian",
+            "inverse",
+            "landmarks",
+        ]
+        pages = "".join(
+            (DOCS / page).read_text(encoding="utf-8") for page in ("outputs.md", "metrics.md")
+        )
         documented = set(re.findall(r"`(\w+)`", pages))
-        assert {key.removeprefix("snapped_") for key in keys_of(metrics)} - documented == {"A", "B"}  # the groups of the landmarks
+        # the groups of the landmarks
+        assert {key.removeprefix("snapped_") for key in keys_of(metrics)} - documented == {"A", "B"}
 
     def test_are_strict_json(self, result: Result) -> None:
         text = json.dumps(result.metrics, allow_nan=False)
@@ -271,7 +450,10 @@ class TestMetrics:
         stage = result.metrics["stages"][1]
         assert stage["level_mm"] == [8, 6]
         assert sum(stage["level_iterations"]) == stage["iterations"] == len(result.history)
-        assert all(last < first for first, last in zip(stage["cost_first"], stage["cost_last"], strict=True))
+        assert all(
+            last < first
+            for first, last in zip(stage["cost_first"], stage["cost_last"], strict=True)
+        )
 
     def test_time_adds_up_and_memory_is_plausible(self, result: Result) -> None:
         time = result.metrics["time_s"]
@@ -298,7 +480,9 @@ def keys_of(value: Any) -> set[str]:
 def test_a_map_that_is_not_finite_somewhere_is_counted_as_not_inverted(pair: PhantomPair) -> None:
     vectors = torch.zeros(*pair.fixed.grid.shape, 3)
     vectors[: pair.fixed.grid.shape[0] // 2] = torch.nan
-    inverse = strict(inverse_residual(DenseDisplacement(vectors, pair.fixed.grid), pair.fixed.grid, None))
+    inverse = strict(
+        inverse_residual(DenseDisplacement(vectors, pair.fixed.grid), pair.fixed.grid, None)
+    )
     assert inverse["not_inverted_percent"] > 40
     assert inverse["residual_mean_mm"] is None
 
@@ -311,21 +495,48 @@ def test_points_are_drawn_to_the_last_of_more_than_single_precision_can_count(n:
 
 
 def test_strict_numbers() -> None:
-    given = {"a": np.float32(1.5), "b": [np.nan, 2, (np.int64(3), "x")], "c": torch.tensor([1.0, torch.inf]), "d": None, "e": True, 1: np.array([2])}
-    assert strict(given) == {"a": 1.5, "b": [None, 2, [3, "x"]], "c": [1.0, None], "d": None, "e": True, "1": [2]}
+    given = {
+        "a": np.float32(1.5),
+        "b": [np.nan, 2, (np.int64(3), "x")],
+        "c": torch.tensor([1.0, torch.inf]),
+        "d": None,
+        "e": True,
+        1: np.array([2]),
+    }
+    assert strict(given) == {
+        "a": 1.5,
+        "b": [None, 2, [3, "x"]],
+        "c": [1.0, None],
+        "d": None,
+        "e": True,
+        "1": [2],
+    }
 
 
 def test_levels_of_a_history() -> None:
     history = [Record("s", mm, i, 2, 0.0, {}) for mm in (8.0, 8.0, 4.0) for i in range(2)]
-    assert [[r.level_mm for r in level] for level in levels_of(history)] == [[8.0, 8.0], [8.0, 8.0], [4.0, 4.0]]
+    assert [[r.level_mm for r in level] for level in levels_of(history)] == [
+        [8.0, 8.0],
+        [8.0, 8.0],
+        [4.0, 4.0],
+    ]
     assert levels_of([]) == []
 
 
 def test_a_found_mask_is_used_and_noted(pair: PhantomPair) -> None:
-    preset = Preset("finds", "", RobustWindow(), (Ending(),), find_mask=lambda image: LabelImage((image.data > 0.2).int(), image.grid, "found").mask())
+    preset = Preset(
+        "finds",
+        "",
+        RobustWindow(),
+        (Ending(),),
+        find_mask=lambda image: LabelImage((image.data > 0.2).int(), image.grid, "found").mask(),
+    )
     result = register(pair.fixed, pair.moving, preset=preset)
     assert result.metrics["jacobian"]["region"] == "fixed mask"
-    assert [note.split(":")[0] for note in result.metrics["notes"]] == ["no fixed mask was given", "no moving mask was given"]
+    assert [note.split(":")[0] for note in result.metrics["notes"]] == [
+        "no fixed mask was given",
+        "no moving mask was given",
+    ]
     assert result.config["inputs"]["fixed_mask"]["object"] == "found by the preset"
 
 

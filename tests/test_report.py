@@ -1,4 +1,6 @@
-"""The report: slices as a reader expects them, figures that show what is there, a page that needs nothing else."""
+"""The report: slices as a reader expects them, figures that show what is there, a page that needs
+nothing else.
+"""
 
 import re
 import subprocess
@@ -49,12 +51,16 @@ LEVEL = 1 / 255
 def blob(grid: Grid, offset_mm: float) -> Image:
     """A Gaussian of 3 mm, ``offset_mm`` along every world axis from the middle."""
     distance = grid.points(torch.float64) - torch.tensor(grid.center) - offset_mm
-    return Image.from_array((torch.exp(-(distance**2).sum(-1) / 18) * 800 - 1000).float(), grid, "blob")
+    return Image.from_array(
+        (torch.exp(-(distance**2).sum(-1) / 18) * 800 - 1000).float(), grid, "blob"
+    )
 
 
 def field(grid: Grid) -> Tensor:
     """A smooth displacement, mm."""
-    return torch.stack([Wave(grid.ndim)(grid.points(torch.float64) + 10.0 * axis) for axis in range(grid.ndim)], -1).float()
+    return torch.stack(
+        [Wave(grid.ndim)(grid.points(torch.float64) + 10.0 * axis) for axis in range(grid.ndim)], -1
+    ).float()
 
 
 def half(grid: Grid) -> Image:
@@ -75,18 +81,36 @@ def metrics() -> dict[str, Any]:
     return {
         "schema": 1,
         "outcome": {"name": "CONVERGED", "message": "The cost had stopped falling."},
-        "stages": [{"name": "graph", "outcome": "converged", "message": "", "iterations": 120, "seconds": 12.5, "cost_last": 0.25, "landmarks": {"all": {"mean_mm": 2.345}}}],
+        "stages": [
+            {
+                "name": "graph",
+                "outcome": "converged",
+                "message": "",
+                "iterations": 120,
+                "seconds": 12.5,
+                "cost_last": 0.25,
+                "landmarks": {"all": {"mean_mm": 2.345}},
+            }
+        ],
         "time_s": {"load": 0.75, "total": 83.4},
         "memory_mb": {"process": 1433.7},
-        "similarity": {"before": {"ncc": 0.311, "lncc": 0.102}, "after": {"ncc": 0.922, "lncc": 0.533}},
+        "similarity": {
+            "before": {"ncc": 0.311, "lncc": 0.102},
+            "after": {"ncc": 0.922, "lncc": 0.533},
+        },
         "jacobian": {"folded_percent": 0.0123, "min": -0.213, "p1": 0.614, "sd_log": None},
         "inverse": {"residual_mean_mm": 0.0151, "residual_max_mm": 0.0492},
-        "landmarks": {"all": {"n": 51, "initial_mean_mm": 35.31, "mean_mm": 1.427, "snapped_mean_mm": 1.622}, "groups": {"liver": {"n": 30, "mean_mm": 2.456}, "wall": {"n": 21, "mean_mm": 0.777}}},
+        "landmarks": {
+            "all": {"n": 51, "initial_mean_mm": 35.31, "mean_mm": 1.427, "snapped_mean_mm": 1.622},
+            "groups": {"liver": {"n": 30, "mean_mm": 2.456}, "wall": {"n": 21, "mean_mm": 0.777}},
+        },
     }
 
 
 class TestPlanes:
-    @pytest.mark.parametrize("axes", signed_permutations(3), ids=lambda axes: "".join(str(int(v)) for v in axes.ravel()))
+    @pytest.mark.parametrize(
+        "axes", signed_permutations(3), ids=lambda axes: "".join(str(int(v)) for v in axes.ravel())
+    )
     def test_ras_coordinates_fall_to_the_right_and_down_the_screen(self, axes: NDArray) -> None:
         direction = Rotation.from_euler("xyz", [11, -8, 17], degrees=True).as_matrix() @ axes
         grid = Grid.from_spacing((5, 6, 7), (2.0, 1.3, 3.1), (40.0, -70.0, 900.0), direction)
@@ -97,19 +121,36 @@ class TestPlanes:
             assert (np.diff(world[..., column], axis=1) < 0).all()
             assert (np.diff(world[..., row], axis=0) < 0).all()
             # Double precision near 1 m from the origin.
-            np.testing.assert_allclose(world[0, 1] - world[0, 0], plane.directions[0] * plane.size_mm[0] / world.shape[1], atol=1e-9)
-            np.testing.assert_allclose(world[1, 0] - world[0, 0], plane.directions[1] * plane.size_mm[1] / world.shape[0], atol=1e-9)
-            assert np.linalg.norm(world - at, axis=-1).min() <= np.linalg.norm(grid.spacing) / 2, "the voxel at the point is not in the plane"
+            np.testing.assert_allclose(
+                world[0, 1] - world[0, 0],
+                plane.directions[0] * plane.size_mm[0] / world.shape[1],
+                atol=1e-9,
+            )
+            np.testing.assert_allclose(
+                world[1, 0] - world[0, 0],
+                plane.directions[1] * plane.size_mm[1] / world.shape[0],
+                atol=1e-9,
+            )
+            assert np.linalg.norm(world - at, axis=-1).min() <= np.linalg.norm(grid.spacing) / 2, (
+                "the voxel at the point is not in the plane"
+            )
 
     def test_letters_at_the_borders(self) -> None:
-        letters = {plane.name: plane.letters for plane in planes_of(Grid.from_spacing((4, 5, 6), 1.0))}
+        letters = {
+            plane.name: plane.letters for plane in planes_of(Grid.from_spacing((4, 5, 6), 1.0))
+        }
         assert letters["axial"] == {"left": "R", "right": "L", "top": "A", "bottom": "P"}
         assert letters["coronal"] == {"left": "R", "right": "L", "top": "S", "bottom": "I"}
         assert letters["sagittal"] == {"left": "A", "right": "P", "top": "S", "bottom": "I"}
 
     def test_letters_of_an_oblique_direction(self) -> None:
         small, large = np.radians(10), np.radians(35)
-        assert anatomical([np.sin(small), -np.cos(small) * np.cos(large), np.cos(small) * np.sin(large)]) == "PS"
+        assert (
+            anatomical(
+                [np.sin(small), -np.cos(small) * np.cos(large), np.cos(small) * np.sin(large)]
+            )
+            == "PS"
+        )
 
     def test_a_2d_image_is_one_plane(self, grid_2d: Grid) -> None:
         (plane,) = planes_of(grid_2d)
@@ -132,8 +173,12 @@ class TestPlanes:
     def test_the_cut_goes_through_the_middle_of_the_mask(self, grid: Grid) -> None:
         half_shape = np.array(grid.shape) - 1
         half_shape[0] = grid.shape[0] // 2 - 1
-        np.testing.assert_allclose(middle_of(grid, half(grid)), grid.matrix @ (half_shape / 2) + grid.origin, atol=1e-9)
-        np.testing.assert_allclose(middle_of(grid, Image(torch.zeros(1, *grid.shape), grid)), grid.center)
+        np.testing.assert_allclose(
+            middle_of(grid, half(grid)), grid.matrix @ (half_shape / 2) + grid.origin, atol=1e-9
+        )
+        np.testing.assert_allclose(
+            middle_of(grid, Image(torch.zeros(1, *grid.shape), grid)), grid.center
+        )
 
     def test_what_does_not_fit_is_refused(self, grid: Grid) -> None:
         with pytest.raises(FrameError, match="must lie on the fixed grid"):
@@ -158,7 +203,10 @@ class TestSlices:
         # Half the grid is 6 mm; 2 mm stays inside along every index axis.
         bright = blob(grid_3d, 2.0)
         for image in shown(three_planes(bright, bright, bright, at=grid_3d.center + 2.0))[:3]:
-            row, column = np.array(np.unravel_index(image[..., 0].argmax(), image.shape[:2])) / image.shape[:2]
+            row, column = (
+                np.array(np.unravel_index(image[..., 0].argmax(), image.shape[:2]))
+                / image.shape[:2]
+            )
             assert row < 0.5
             assert column < 0.5
 
@@ -167,7 +215,10 @@ class TestSlices:
         figure = three_planes(image, image, image)
         size = figure.get_size_inches()
         boxes = [ax.get_position() for ax in figure.axes]
-        scales = [(box.width * size[0] / plane.size_mm[0], box.height * size[1] / plane.size_mm[1]) for box, plane in zip(boxes, planes_of(grid) * 2, strict=True)]
+        scales = [
+            (box.width * size[0] / plane.size_mm[0], box.height * size[1] / plane.size_mm[1])
+            for box, plane in zip(boxes, planes_of(grid) * 2, strict=True)
+        ]
         np.testing.assert_allclose(scales, scales[0][0], rtol=1e-9)
 
     def test_the_same_scan_in_other_units_still_agrees(self, grid: Grid) -> None:
@@ -186,7 +237,10 @@ class TestSlices:
         fixed = blob(grid, 0.0)
         data = fixed.data.clone()
         data[(0, *[0] * grid.ndim)] = float("nan")
-        assert max(image.max() for image in shown(three_planes(fixed, fixed, fixed.with_data(data)))) > 0.5
+        assert (
+            max(image.max() for image in shown(three_planes(fixed, fixed, fixed.with_data(data))))
+            > 0.5
+        )
 
     def test_images_on_other_grids_are_refused(self, grid: Grid) -> None:
         fixed, other = blob(grid, 0.0), blob(grid.resampled(2.0), 0.0)
@@ -197,7 +251,9 @@ class TestSlices:
 
 
 class TestMaps:
-    def test_folded_voxels_are_loud_and_the_rest_is_dimmed_outside_the_mask(self, grid: Grid) -> None:
+    def test_folded_voxels_are_loud_and_the_rest_is_dimmed_outside_the_mask(
+        self, grid: Grid
+    ) -> None:
         det = torch.full(grid.shape, 2.0)
         middle = tuple(n // 2 for n in grid.shape)
         det[middle] = -0.5
@@ -207,14 +263,22 @@ class TestMaps:
             assert loud.sum() == 1
         masked = shown(jacobian_map(torch.full(grid.shape, 2.0), grid, half(grid)))
         plain = shown(jacobian_map(torch.full(grid.shape, 2.0), grid))
-        ratios = np.unique(np.round(np.concatenate([(m[..., 0] / p[..., 0]).ravel() for m, p in zip(masked, plain, strict=True)]), 1))
+        ratios = np.unique(
+            np.round(
+                np.concatenate(
+                    [(m[..., 0] / p[..., 0]).ravel() for m, p in zip(masked, plain, strict=True)]
+                ),
+                1,
+            )
+        )
         np.testing.assert_allclose(ratios, [round(DIMMED, 1), 1.0], atol=0.06)
 
     def test_the_scale_of_the_log_determinant_is_symmetric(self, grid: Grid) -> None:
         det = torch.ones(grid.shape)
         det[: grid.shape[0] // 2] = 0.25
         low, high = jacobian_map(det, grid).axes[-1].get_ylim()
-        # The extremes of the scale are percentiles; both values fill half of the grid. float32 logarithm.
+        # The extremes of the scale are percentiles; both values fill half of the grid. float32
+        # logarithm.
         assert (low, high) == pytest.approx((-np.log(4), np.log(4)), rel=1e-6)
 
     def test_the_share_of_folded_voxels_counts_the_mask_only(self, grid: Grid) -> None:
@@ -226,43 +290,79 @@ class TestMaps:
         assert legend.get_texts()[0].get_text() == f"folded\n{100 / grid.shape[0]:.3g} %"
 
     def test_a_shift_has_its_length_everywhere(self, grid: Grid) -> None:
-        figure = displacement_map(torch.tensor([3.0, 4.0, 0.0])[: grid.ndim].expand(*grid.shape, grid.ndim), grid)
+        figure = displacement_map(
+            torch.tensor([3.0, 4.0, 0.0])[: grid.ndim].expand(*grid.shape, grid.ndim), grid
+        )
         assert figure.axes[-1].get_ylim() == pytest.approx((0.0, 5.0))
         assert all(np.ptp(image.reshape(-1, 3), axis=0).max() == 0 for image in shown(figure))
 
     def test_grid_lines_stretch_with_the_map(self, grid: Grid) -> None:
         about_centre = grid.points() - torch.tensor(grid.center, dtype=torch.float32)
-        still, stretched = (warped_grid(factor * about_centre, grid, spacing_mm=3.0) for factor in (0.0, 0.2))
+        still, stretched = (
+            warped_grid(factor * about_centre, grid, spacing_mm=3.0) for factor in (0.0, 0.2)
+        )
         for before, after in zip(still.axes, stretched.axes, strict=True):
             for one, other in zip(before.collections, after.collections, strict=True):
                 assert isinstance(one, LineCollection)
                 assert isinstance(other, LineCollection)
                 lines, longer = np.array(one.get_segments()), np.array(other.get_segments())
                 # Single precision of the field, far from the origin.
-                np.testing.assert_allclose(np.diff(longer, axis=1), 1.2 * np.diff(lines, axis=1), atol=1e-4)
+                np.testing.assert_allclose(
+                    np.diff(longer, axis=1), 1.2 * np.diff(lines, axis=1), atol=1e-4
+                )
 
 
 class TestCharts:
     def history(self) -> list[dict[str, Any]]:
-        entries = [{"stage": "affine", "level": 8.0, "iteration": i, "loss": 1.0 / (i + 1), "terms": {"ncc": -0.1}} for i in range(5)]
-        return entries + [{"stage": "$fine", "level": level, "iteration": i, "loss": 0.5, "terms": {"lncc$": -0.2, "bending": 0.01}} for level in (4.0, 2.0) for i in range(3)]
+        entries = [
+            {
+                "stage": "affine",
+                "level": 8.0,
+                "iteration": i,
+                "loss": 1.0 / (i + 1),
+                "terms": {"ncc": -0.1},
+            }
+            for i in range(5)
+        ]
+        return entries + [
+            {
+                "stage": "$fine",
+                "level": level,
+                "iteration": i,
+                "loss": 0.5,
+                "terms": {"lncc$": -0.2, "bending": 0.01},
+            }
+            for level in (4.0, 2.0)
+            for i in range(3)
+        ]
 
     def test_a_panel_a_stage_and_a_line_a_term(self) -> None:
         affine, fine = convergence(self.history()).axes
-        assert [line.get_ydata().tolist() for line in affine.lines] == [[-0.1] * 5, [1.0, 0.5, 1 / 3, 0.25, 0.2]]
+        assert [line.get_ydata().tolist() for line in affine.lines] == [
+            [-0.1] * 5,
+            [1.0, 0.5, 1 / 3, 0.25, 0.2],
+        ]
         assert [len(line.get_xdata()) for line in fine.lines] == [6, 6, 6, 2]
         assert fine.lines[0].get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
-        assert fine.lines[-1].get_xdata()[0] == 3, "the boundary stands where the second level starts"
+        assert fine.lines[-1].get_xdata()[0] == 3, (
+            "the boundary stands where the second level starts"
+        )
         assert [text.get_text() for text in fine.texts] == ["4 mm", "2 mm"]
 
     def test_every_landmark_is_counted(self) -> None:
-        before, after = np.array([30.0, 31.0, 35.0, 60.0]), torch.tensor([0.0, 1.0, 1.2, 9.0], dtype=torch.float64)
+        before, after = (
+            np.array([30.0, 31.0, 35.0, 60.0]),
+            torch.tensor([0.0, 1.0, 1.2, 9.0], dtype=torch.float64),
+        )
         figure = landmark_histogram(before, after)
         bars = [patch for patch in figure.axes[0].patches if hasattr(patch, "get_height")]
         assert sum(bar.get_height() for bar in bars) == 4
         legend = figure.axes[0].get_legend()
         assert legend is not None
-        assert [text.get_text() for text in legend.get_texts()] == ["after, median 1.1 mm", "before, median 33 mm"]
+        assert [text.get_text() for text in legend.get_texts()] == [
+            "after, median 1.1 mm",
+            "before, median 33 mm",
+        ]
 
     def test_nothing_to_draw_is_refused(self) -> None:
         with pytest.raises(InputError, match="history is empty"):
@@ -304,7 +404,11 @@ class TestValues:
         assert format_value(value) == text
 
     def test_every_leaf_has_a_row_with_its_unit(self, metrics: dict[str, Any]) -> None:
-        rows = {(table.heading, row.name): (row.value, row.unit) for table in metric_tables(metrics) for row in table.rows}
+        rows = {
+            (table.heading, row.name): (row.value, row.unit)
+            for table in metric_tables(metrics)
+            for row in table.rows
+        }
         assert rows == {
             ("Image agreement", "Correlation (NCC), before"): (0.311, ""),
             ("Image agreement", "Correlation (NCC), after"): (0.922, ""),
@@ -332,23 +436,59 @@ class TestValues:
 
     def test_a_stage_tells_how_it_ended(self, metrics: dict[str, Any]) -> None:
         (row,) = next(table.rows for table in metric_tables(metrics) if table.heading == "Stages")
-        assert row == ("graph", 12.5, "s", "converged, 120 iterations, last cost 0.250, landmark error 2.35 mm")
+        assert row == (
+            "graph",
+            12.5,
+            "s",
+            "converged, 120 iterations, last cost 0.250, landmark error 2.35 mm",
+        )
 
     def test_a_stage_tells_its_searches_side_by_side_and_its_groups(self) -> None:
-        stage = {"name": "graph", "searches": [{"keypoints": 900.0, "reach_mm": 6.5}, {"keypoints": 800.0, "reach_mm": 2.0}], "disagreement_mm": {"mean": 1.5, "max": 9.0}}
-        (row,) = next(table.rows for table in metric_tables({"stages": [stage]}) if table.heading == "Stages")
-        assert row.note == "keypoints 900, 800, reach 6.50, 2 mm, mean disagreement 1.50 mm, max disagreement 9 mm"
+        stage = {
+            "name": "graph",
+            "searches": [
+                {"keypoints": 900.0, "reach_mm": 6.5},
+                {"keypoints": 800.0, "reach_mm": 2.0},
+            ],
+            "disagreement_mm": {"mean": 1.5, "max": 9.0},
+        }
+        (row,) = next(
+            table.rows for table in metric_tables({"stages": [stage]}) if table.heading == "Stages"
+        )
+        assert (
+            row.note
+            == "keypoints 900, 800, reach 6.50, 2 mm, mean disagreement 1.50 mm, max disagreement"
+            " 9 mm"
+        )
 
     def test_unknown_keys_and_missing_sections_are_told(self) -> None:
-        rows = {(table.heading, row.name): (row.value, row.unit) for table in metric_tables({"ventilation": {"sd_ml_percent": 3.5}, "levels_mm": [8, 4.0], "time_s": 3.0}) for row in table.rows}
+        rows = {
+            (table.heading, row.name): (row.value, row.unit)
+            for table in metric_tables(
+                {"ventilation": {"sd_ml_percent": 3.5}, "levels_mm": [8, 4.0], "time_s": 3.0}
+            )
+            for row in table.rows
+        }
         assert rows["Ventilation", "Sd ml"] == (3.5, "%")
         assert rows["Other", "Levels"] == ("8, 4", "mm")
         assert rows["Time and memory", "Time"] == (3.0, "s")
-        assert all(rows[heading, "Not done in this run"] == (None, "") for heading in ("Image agreement", "Landmark error", "Jacobian determinant", "Inverse consistency"))
+        assert all(
+            rows[heading, "Not done in this run"] == (None, "")
+            for heading in (
+                "Image agreement",
+                "Landmark error",
+                "Jacobian determinant",
+                "Inverse consistency",
+            )
+        )
 
-    @pytest.mark.parametrize(("seconds", "text"), [(83.4, "83.4"), (754.2, "12 min 34 s"), (9000.0, "2 h 30 min")])
+    @pytest.mark.parametrize(
+        ("seconds", "text"), [(83.4, "83.4"), (754.2, "12 min 34 s"), (9000.0, "2 h 30 min")]
+    )
     def test_the_summary_tells_the_run_time(self, seconds: float, text: str) -> None:
-        outcome, time, folding, landmarks = summary_rows({"time_s": {"load": 1.0, "total": seconds}})
+        outcome, time, folding, landmarks = summary_rows(
+            {"time_s": {"load": 1.0, "total": seconds}}
+        )
         assert format_value(time.value) == text
         assert [outcome.value, folding.value, landmarks.value] == [None] * 3
         assert summary_rows({"stages": [{"seconds": 2.0}, {"seconds": 3.5}]})[1].value == 5.5
@@ -413,7 +553,12 @@ def report(case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def bare_report(case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a run that failed and measured next to nothing."""
-    changed = {"metrics": {"outcome": {"name": "NON_FINITE", "message": "The cost became NaN."}}, "history": [], "landmark_errors": None, "mask": None}
+    changed = {
+        "metrics": {"outcome": {"name": "NON_FINITE", "message": "The cost became NaN."}},
+        "history": [],
+        "landmark_errors": None,
+        "mask": None,
+    }
     return registration_report(tmp_path_factory.mktemp("bare") / "report.html", **(case | changed))
 
 
@@ -423,10 +568,16 @@ class TestPage:
         page = Page(text)
         assert not re.search(r"""https?:|@import|["'(]//|url\((?!#)""", text)
         assert not {"script", "link", "iframe", "object", "img"} & set(page.tags)
-        assert all(value.startswith(("#", "data:image/png;base64,")) for name, value in page.attributes if name in ("href", "src", "xlink:href"))
+        assert all(
+            value.startswith(("#", "data:image/png;base64,"))
+            for name, value in page.attributes
+            if name in ("href", "src", "xlink:href")
+        )
         ids = [value for name, value in page.attributes if name == "id"]
         assert len(ids) == len(set(ids))
-        assert {value[1:] for name, value in page.attributes if name == "href" and value.startswith("#")} <= set(ids)
+        assert {
+            value[1:] for name, value in page.attributes if name == "href" and value.startswith("#")
+        } <= set(ids)
         assert page.tags.count("figure") == page.tags.count("svg") == 7
         assert list(report.parent.iterdir()) == [report], "a part was left behind"
 
@@ -447,7 +598,12 @@ class TestPage:
 
     def test_the_outcome_comes_first(self, report: Path) -> None:
         texts = [text for text in Page(report.read_text(encoding="utf-8")).texts if text]
-        assert texts.index("converged") < texts.index("Image agreement") < texts.index("Before and after") < texts.index("Settings")
+        assert (
+            texts.index("converged")
+            < texts.index("Image agreement")
+            < texts.index("Before and after")
+            < texts.index("Settings")
+        )
         assert texts[texts.index("Mean landmark error") + 1] == "1.43"
         assert "The cost had stopped falling." in texts
 
@@ -460,15 +616,25 @@ class TestPage:
         texts = [text for text in Page(bare_report.read_text(encoding="utf-8")).texts if text]
         assert texts[texts.index("Mean landmark error") + 1] == "not measured"
         start = texts.index("Landmark error")
-        assert texts[start : start + 3] == ["Landmark error", "Not done in this run", "not measured"]
+        assert texts[start : start + 3] == [
+            "Landmark error",
+            "Not done in this run",
+            "not measured",
+        ]
         assert not {"Convergence", "Landmark errors"} & set(texts)
 
-    def test_the_same_result_gives_the_same_page(self, report: Path, case: dict[str, Any], tmp_path: Path) -> None:
-        assert registration_report(tmp_path / "again.html", **case).read_bytes() == report.read_bytes()
+    def test_the_same_result_gives_the_same_page(
+        self, report: Path, case: dict[str, Any], tmp_path: Path
+    ) -> None:
+        assert (
+            registration_report(tmp_path / "again.html", **case).read_bytes() == report.read_bytes()
+        )
 
     def test_a_large_image_of_noise_stays_below_five_megabytes(self, tmp_path: Path) -> None:
         grid = Grid.from_spacing((1100, 1300), 0.5)
-        noise = Image.from_array(torch.rand(grid.shape, generator=torch.Generator().manual_seed(0)), grid, "noise")
+        noise = Image.from_array(
+            torch.rand(grid.shape, generator=torch.Generator().manual_seed(0)), grid, "noise"
+        )
         path = registration_report(
             tmp_path / "report.html",
             fixed=noise,
@@ -482,7 +648,9 @@ class TestPage:
         assert path.stat().st_size < 5e6
 
     def test_a_page_that_cannot_be_written_is_an_error_of_ours(self, tmp_path: Path) -> None:
-        with pytest.raises(OutputError, match=r"missing.report\.html: the report cannot be written"):
+        with pytest.raises(
+            OutputError, match=r"missing.report\.html: the report cannot be written"
+        ):
             write_report(tmp_path / "missing" / "report.html", title="Nothing")
 
 
@@ -498,8 +666,12 @@ def test_the_change_is_cut_through_the_largest_piece() -> None:
     mask, change = Image.from_array(absent, grid), Image.from_array(added, grid)
     figure = change_map(fixed, Change(mask, change, mask))
     covered = np.asarray(figure.axes[0].images[0].get_array(), dtype=float)
-    assert (covered[..., 0] - covered[..., 2] > 60).sum() >= 30  # orange, 6 x 6 voxels of the axial slice
+    # orange, 6 x 6 voxels of the axial slice
+    assert (covered[..., 0] - covered[..., 2] > 60).sum() >= 30
     empty = Image.from_array(np.zeros(grid.shape, np.float32), grid)
     assert len(change_map(fixed, Change(empty, empty, empty)).axes) == len(figure.axes)
     with pytest.raises(FrameError, match="needs it on the fixed grid"):
-        change_map(fixed, Change(Image.from_array(absent[1:], grid.cropped((1, 0, 0), grid.shape)), change, mask))
+        change_map(
+            fixed,
+            Change(Image.from_array(absent[1:], grid.cropped((1, 0, 0), grid.shape)), change, mask),
+        )

@@ -1,4 +1,6 @@
-"""The result folder: read back by ourselves and by SimpleITK, whole or not at all, and never in the place of something that is not ours."""
+"""The result folder: read back by ourselves and by SimpleITK, whole or not at all, and never in the
+place of something that is not ours.
+"""
 
 import errno
 import json
@@ -25,7 +27,14 @@ from inrreg.core.image import Image, LabelImage
 from inrreg.io import read_image
 from inrreg.phantoms import PhantomPair
 
-WRITTEN = {"displacement.nii.gz", "warped.nii.gz", "transform", "metrics.json", "config.json", "report.html"}
+WRITTEN = {
+    "displacement.nii.gz",
+    "warped.nii.gz",
+    "transform",
+    "metrics.json",
+    "config.json",
+    "report.html",
+}
 LPS = np.array([-1.0, -1.0, 1.0])
 Usage = namedtuple("Usage", "total used free")
 
@@ -52,7 +61,11 @@ def small() -> Result:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 class TestAFolder:
@@ -61,20 +74,30 @@ class TestAFolder:
         assert WRITTEN <= FILES
         umask = os.umask(0)
         os.umask(umask)
-        assert folder.stat().st_mode & 0o777 == 0o777 & ~umask  # not the private mode of temporary folders
+        # not the private mode of temporary folders
+        assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
         assert list(folder.parent.iterdir()) == [folder]
 
-    def test_is_the_same_when_run_again(self, pair: PhantomPair, folder: Path, tmp_path: Path) -> None:
-        again = register(pair.fixed, pair.moving, preset=TINY, landmarks=landmarks_of(pair)).save(tmp_path / "again")
+    def test_is_the_same_when_run_again(
+        self, pair: PhantomPair, folder: Path, tmp_path: Path
+    ) -> None:
+        again = register(pair.fixed, pair.moving, preset=TINY, landmarks=landmarks_of(pair)).save(
+            tmp_path / "again"
+        )
         first, second = contents(folder), contents(again)
-        assert {name for name in first if first[name] != second.get(name)} <= {"metrics.json", "report.html"}
+        assert {name for name in first if first[name] != second.get(name)} <= {
+            "metrics.json",
+            "report.html",
+        }
 
     def test_metrics_and_config_are_those_of_the_result(self, result: Result, folder: Path) -> None:
         def forbid(constant: str) -> None:
             pytest.fail(f"{constant} is no strict JSON")
 
         for name, expected in (("metrics", result.metrics), ("config", result.config)):
-            assert json.loads((folder / f"{name}.json").read_text(), parse_constant=forbid) == expected
+            assert (
+                json.loads((folder / f"{name}.json").read_text(), parse_constant=forbid) == expected
+            )
 
     def test_the_report_names_images_and_landmarks(self, result: Result, folder: Path) -> None:
         page = (folder / "report.html").read_text(encoding="utf-8")
@@ -82,26 +105,38 @@ class TestAFolder:
         assert "Registration of moving to fixed" in page
         assert "Landmark errors" in page
 
-    def test_warped_is_the_moving_image_on_the_fixed_grid(self, result: Result, pair: PhantomPair, folder: Path) -> None:
+    def test_warped_is_the_moving_image_on_the_fixed_grid(
+        self, result: Result, pair: PhantomPair, folder: Path
+    ) -> None:
         warped = read_image(folder / "warped.nii.gz")
         assert warped.grid.same_as(pair.fixed.grid)
         assert torch.equal(warped.data, result.warp(pair.moving).data)
-        before, after = (float((image.data - pair.fixed.data).square().mean()) for image in (result.on_grid.moving_by_headers, warped))  # type: ignore[union-attr]
+        before, after = (
+            float((image.data - pair.fixed.data).square().mean())
+            for image in (result.on_grid.moving_by_headers, warped)
+        )  # type: ignore[union-attr]
         assert after < 0.3 * before
 
 
 @pytest.fixture(scope="module")
 def field(folder: Path) -> SimpleITK.DisplacementFieldTransform:
-    return SimpleITK.DisplacementFieldTransform(SimpleITK.ReadImage(str(folder / "displacement.nii.gz"), SimpleITK.sitkVectorFloat64))
+    return SimpleITK.DisplacementFieldTransform(
+        SimpleITK.ReadImage(str(folder / "displacement.nii.gz"), SimpleITK.sitkVectorFloat64)
+    )
 
 
 class TestOtherSoftware:
     """displacement.nii.gz as SimpleITK and nibabel read it."""
 
-    def mapped(self, field: SimpleITK.DisplacementFieldTransform, points: torch.Tensor) -> torch.Tensor:
+    def mapped(
+        self, field: SimpleITK.DisplacementFieldTransform, points: torch.Tensor
+    ) -> torch.Tensor:
         """RAS points through the LPS transform."""
         signs = LPS[: points.shape[1]]
-        return torch.tensor(np.array([field.TransformPoint((point * signs).tolist()) for point in points.numpy()]) * signs)
+        return torch.tensor(
+            np.array([field.TransformPoint((point * signs).tolist()) for point in points.numpy()])
+            * signs
+        )
 
     def test_is_a_vector_field_of_intent_1007(self, result: Result, folder: Path) -> None:
         image = nibabel.load(folder / "displacement.nii.gz")
@@ -110,21 +145,31 @@ class TestOtherSoftware:
         assert int(image.header["intent_code"]) == 1007
         assert image.get_data_dtype() == np.float32
 
-    def test_maps_voxel_centres_like_the_transform(self, result: Result, field: SimpleITK.DisplacementFieldTransform) -> None:
+    def test_maps_voxel_centres_like_the_transform(
+        self, result: Result, field: SimpleITK.DisplacementFieldTransform
+    ) -> None:
         inner = result.grid.cropped([1] * result.grid.ndim, [n - 1 for n in result.grid.shape])
         points = inner.points(torch.float64).reshape(-1, result.grid.ndim)[::7]
-        # float32 displacements, and an affine that NIfTI keeps in single precision at some 100 mm from the origin
-        torch.testing.assert_close(self.mapped(field, points), result.transform(points), atol=2e-4, rtol=0)
+        # float32 displacements, and an affine that NIfTI keeps in single precision at some 100 mm
+        # from the origin
+        torch.testing.assert_close(
+            self.mapped(field, points), result.transform(points), atol=2e-4, rtol=0
+        )
 
-    def test_maps_landmarks_like_the_transform(self, result: Result, pair: PhantomPair, field: SimpleITK.DisplacementFieldTransform) -> None:
+    def test_maps_landmarks_like_the_transform(
+        self, result: Result, pair: PhantomPair, field: SimpleITK.DisplacementFieldTransform
+    ) -> None:
         points = pair.fixed_landmarks.coords
         error = (self.mapped(field, points) - result.transform(points)).norm(dim=1)
-        assert float(error.max()) < 0.15  # linear interpolation of a spline of 16 mm over voxels of up to 4.3 mm
+        # linear interpolation of a spline of 16 mm over voxels of up to 4.3 mm
+        assert float(error.max()) < 0.15
         assert float((result.transform(points) - points).norm(dim=1).mean()) > 3.0
 
 
 class TestLoading:
-    def test_gives_the_same_continuous_map(self, result: Result, pair: PhantomPair, folder: Path) -> None:
+    def test_gives_the_same_continuous_map(
+        self, result: Result, pair: PhantomPair, folder: Path
+    ) -> None:
         loaded = inrreg.load(folder)
         points = pair.fixed_landmarks.coords
         assert torch.equal(loaded.transform(points), result.transform(points))
@@ -137,13 +182,22 @@ class TestLoading:
     def test_inverse_undoes_it(self, pair: PhantomPair, folder: Path) -> None:
         transform = inrreg.load(folder).transform
         points = pair.fixed_landmarks.coords
-        torch.testing.assert_close(transform.inverse()(transform(points)), points, atol=0.05, rtol=0)  # the tolerance it promises
+        # the tolerance it promises
+        torch.testing.assert_close(
+            transform.inverse()(transform(points)), points, atol=0.05, rtol=0
+        )
 
     def test_jacobian_is_the_derivative(self, pair: PhantomPair, folder: Path) -> None:
         transform, points, step = inrreg.load(folder).transform, pair.fixed_landmarks.coords, 1e-3
         basis = torch.eye(points.shape[1], dtype=torch.float64)
-        columns = [(transform(points + step * e) - transform(points - step * e)) / (2 * step) for e in basis]
-        torch.testing.assert_close(transform.jacobian(points), torch.stack(columns, -1), atol=1e-3, rtol=0)  # kinks of the spline aside, single-precision coefficients
+        columns = [
+            (transform(points + step * e) - transform(points - step * e)) / (2 * step)
+            for e in basis
+        ]
+        # kinks of the spline aside, single-precision coefficients
+        torch.testing.assert_close(
+            transform.jacobian(points), torch.stack(columns, -1), atol=1e-3, rtol=0
+        )
 
     def test_warps_images_and_labels(self, pair: PhantomPair, folder: Path) -> None:
         loaded = inrreg.load(folder)
@@ -152,15 +206,21 @@ class TestLoading:
         assert isinstance(warped, LabelImage)
         assert set(warped.data.unique().tolist()) == {0, 7}
         assert torch.equal(loaded.warp(pair.moving).data, read_image(folder / "warped.nii.gz").data)
-        assert not torch.equal(loaded.warp(pair.moving, "cubic").data, loaded.warp(pair.moving).data)
+        assert not torch.equal(
+            loaded.warp(pair.moving, "cubic").data, loaded.warp(pair.moving).data
+        )
 
     def test_without_images_it_is_not_saved_again(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"loaded without its images.*copy its folder"):
             load(folder).save(tmp_path / "copy")
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.parametrize("damage", ["metrics.json", "transform", "no grid", "no outcome", "not text"])
-    def test_of_a_damaged_folder_is_refused(self, damage: str, folder: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "damage", ["metrics.json", "transform", "no grid", "no outcome", "not text"]
+    )
+    def test_of_a_damaged_folder_is_refused(
+        self, damage: str, folder: Path, tmp_path: Path
+    ) -> None:
         copy = Path(shutil.copytree(folder, tmp_path / "copy"))
         if damage == "metrics.json":
             (copy / damage).unlink()
@@ -175,11 +235,15 @@ class TestLoading:
         with pytest.raises(InputError, match=r"copy is a damaged result .*copy it again or repeat"):
             load(copy)
 
-    @pytest.mark.parametrize("config", [None, "[1]", '["inrreg"]', '"inrreg"', "3", "{}", "no json"])
+    @pytest.mark.parametrize(
+        "config", [None, "[1]", '["inrreg"]', '"inrreg"', "3", "{}", "no json"]
+    )
     def test_of_what_is_no_result_is_refused(self, config: str | None, tmp_path: Path) -> None:
         if config is not None:
             (tmp_path / "config.json").write_text(config)
-        with pytest.raises(InputError, match=r"is no result folder of inrreg \(it has no config.json of ours\)"):
+        with pytest.raises(
+            InputError, match=r"is no result folder of inrreg \(it has no config.json of ours\)"
+        ):
             load(tmp_path)
 
     def test_of_nothing_is_refused(self, tmp_path: Path) -> None:
@@ -197,7 +261,16 @@ class TestReplacing:
     def test_an_older_result(self, small: Result, tmp_path: Path) -> None:
         target = small.save(tmp_path / "result")
         old = contents(target)
-        other = Result(inrreg.load(target).transform, small.grid, small.outcome, {**small.metrics, "notes": ["newer"]}, small.config, small.pair, None, small.history)
+        other = Result(
+            inrreg.load(target).transform,
+            small.grid,
+            small.outcome,
+            {**small.metrics, "notes": ["newer"]},
+            small.config,
+            small.pair,
+            None,
+            small.history,
+        )
         other.save(target)
         assert json.loads((target / "metrics.json").read_text())["notes"] == ["newer"]
         assert contents(target)["displacement.nii.gz"] == old["displacement.nii.gz"]
@@ -209,22 +282,36 @@ class TestReplacing:
             assert {path.name for path in small.save(target).iterdir()} == WRITTEN
 
     @pytest.mark.parametrize("names", [["notes.txt"], ["config.json"], ["report.html"]])
-    def test_never_a_folder_of_somebody_else(self, names: list[str], small: Result, tmp_path: Path) -> None:
+    def test_never_a_folder_of_somebody_else(
+        self, names: list[str], small: Result, tmp_path: Path
+    ) -> None:
         for name in names:
             (tmp_path / name).write_text("{}")
-        with pytest.raises(OutputError, match="exists and is not a result of inrreg, so it is left alone"):
+        with pytest.raises(
+            OutputError, match="exists and is not a result of inrreg, so it is left alone"
+        ):
             small.save(tmp_path)
         assert sorted(os.listdir(tmp_path)) == names
 
-    def test_never_a_result_with_files_of_somebody_else(self, small: Result, tmp_path: Path) -> None:
+    def test_never_a_result_with_files_of_somebody_else(
+        self, small: Result, tmp_path: Path
+    ) -> None:
         target = small.save(tmp_path / "result")
         (target / "labels_warped.nii.gz").write_bytes(b"hours of work")
         before = contents(target)
-        with pytest.raises(OutputError, match=r"holds other files too \(labels_warped.nii.gz\), which would be lost; move them away"):
+        with pytest.raises(
+            OutputError,
+            match=(
+                r"holds other files too \(labels_warped.nii.gz\), which would be lost; move them"
+                r" away"
+            ),
+        ):
             small.save(target)
         assert contents(target) == before
 
-    def test_never_the_folder_one_is_in(self, small: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_never_the_folder_one_is_in(
+        self, small: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(OutputError, match="the folder you are in; choose a folder inside it"):
             small.save(".")
@@ -264,38 +351,56 @@ class TestAFailureWhileWriting:
         assert contents(target) == before
         assert os.listdir(target.parent) == ["result"]
 
-    @pytest.mark.parametrize("step", ["write_displacement", "write_image", "save_transform", "write_json"])
-    def test_at_any_step(self, step: str, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        "step", ["write_displacement", "write_image", "save_transform", "write_json"]
+    )
+    def test_at_any_step(
+        self, step: str, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         before = contents(target)
         monkeypatch.setattr(result_module, step, fail_with(NO_SPACE))
-        with pytest.raises(OutputError, match=r"could not be written to .*result \(No space left on device\); free some space"):
+        with pytest.raises(
+            OutputError,
+            match=r"could not be written to .*result \(No space left on device\); free some space",
+        ):
             small.save(target)
         self.check(target, before)
 
-    def test_of_the_tensors(self, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_the_tensors(
+        self, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from safetensors import SafetensorError
 
         before = contents(target)
-        monkeypatch.setattr("inrreg.transforms.serialise.save", fail_with(SafetensorError("I/O error: No space left on device")))
+        monkeypatch.setattr(
+            "inrreg.transforms.serialise.save",
+            fail_with(SafetensorError("I/O error: No space left on device")),
+        )
         with pytest.raises(OutputError, match="No space left on device"):
             small.save(target)
         self.check(target, before)
 
-    def test_of_the_report(self, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_the_report(
+        self, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         before = contents(target)
         monkeypatch.setattr("inrreg.report.registration_report", fail_with(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             small.save(target)
         self.check(target, before)
 
-    def test_by_a_defect_of_ours(self, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_by_a_defect_of_ours(
+        self, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         before = contents(target)
         monkeypatch.setattr(result_module, "write_image", fail_with(ZeroDivisionError()))
         with pytest.raises(ZeroDivisionError):
             small.save(target)
         self.check(target, before)
 
-    def test_in_the_last_moment(self, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_in_the_last_moment(
+        self, small: Result, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The old result is out of its place already when the new one cannot be put there."""
         before, rename = contents(target), Path.rename
 
@@ -309,15 +414,24 @@ class TestAFailureWhileWriting:
             small.save(target)
         self.check(target, before)
 
-    def test_without_an_older_result_leaves_nothing(self, small: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_an_older_result_leaves_nothing(
+        self, small: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(result_module, "write_image", fail_with(NO_SPACE))
         with pytest.raises(OutputError):
             small.save(tmp_path / "new")
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_parent_that_cannot_be_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Path, "mkdir", fail_with(OSError(errno.EROFS, os.strerror(errno.EROFS))))
-        with pytest.raises(OutputError, match=r"cannot be written \(Read-only file system\)"), replaced_folder(tmp_path / "a" / "b"):
+    def test_a_parent_that_cannot_be_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            Path, "mkdir", fail_with(OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        )
+        with (
+            pytest.raises(OutputError, match=r"cannot be written \(Read-only file system\)"),
+            replaced_folder(tmp_path / "a" / "b"),
+        ):
             pytest.fail("the body ran")
 
 
@@ -336,25 +450,44 @@ class TestCheckingTheOutput:
         with pytest.raises(OutputError, match=r"result cannot be made, because .*file is a file"):
             check_output(tmp_path / "file" / "result")
 
-    def test_a_parent_that_cannot_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_parent_that_cannot_be_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(os, "access", lambda path, mode: False)
-        with pytest.raises(OutputError, match="cannot be written to; choose another output folder or change its permissions"):
+        with pytest.raises(
+            OutputError,
+            match="cannot be written to; choose another output folder or change its permissions",
+        ):
             check_output(tmp_path / "result")
 
-    def test_a_folder_that_cannot_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Path, "iterdir", fail_with(PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
+    def test_a_folder_that_cannot_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            Path, "iterdir", fail_with(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        )
         with pytest.raises(OutputError, match=r"cannot be looked at \(Permission denied\)"):
             check_output(tmp_path)
 
-    def test_a_full_disk(self, tmp_path: Path, result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - 20_000_001, 20_000_001))
+    def test_a_full_disk(
+        self, tmp_path: Path, result: Result, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda path: Usage(10**12, 10**12 - 20_000_001, 20_000_001)
+        )
         check_output(tmp_path / "result")
-        with pytest.raises(OutputError, match=r"has 20 MB left and the result may need 20 MB; free some space"):
+        with pytest.raises(
+            OutputError, match=r"has 20 MB left and the result may need 20 MB; free some space"
+        ):
             check_output(tmp_path / "result", result.grid)
 
 
 def test_moving_images_keep_their_array_type(small: Result, tmp_path: Path) -> None:
     pair = pair_2d()
-    whole = Image.from_array((200 * pair.moving.numpy()).clip(0, 255).astype(np.uint8), pair.moving.grid, "moving")
-    target = replace(small, pair=replace(small.pair, moving=whole), on_grid=None).save(tmp_path / "result")  # type: ignore[type-var]
+    whole = Image.from_array(
+        (200 * pair.moving.numpy()).clip(0, 255).astype(np.uint8), pair.moving.grid, "moving"
+    )
+    target = replace(small, pair=replace(small.pair, moving=whole), on_grid=None).save(
+        tmp_path / "result"
+    )  # type: ignore[type-var]
     assert nibabel.load(target / "warped.nii.gz").get_data_dtype() == np.uint8

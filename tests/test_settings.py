@@ -99,7 +99,11 @@ class TestHashes:
         assert image_hash(image) == image_hash(Image(image.data.clone(), grid, "other name"))
 
     def test_of_weights(self) -> None:
-        assert weights_hash(Translation.by([1.0, 2.0])) == weights_hash(Translation.by([1.0, 2.0])) != weights_hash(Translation.by([1.0, 2.5]))
+        assert (
+            weights_hash(Translation.by([1.0, 2.0]))
+            == weights_hash(Translation.by([1.0, 2.0]))
+            != weights_hash(Translation.by([1.0, 2.5]))
+        )
 
     def test_of_files(self, tmp_path: Path) -> None:
         (tmp_path / "points.csv").write_bytes(b"label,...")
@@ -117,29 +121,64 @@ class TestAJob:
 
     def test_of_files(self, pair: PhantomPair, tmp_path: Path) -> None:
         folder = saved(pair, tmp_path)
-        files = {name: folder / f"{name}.nii.gz" for name in ("fixed", "moving", "fixed_mask")} | {"landmarks": folder / "landmarks.csv"}
+        files = {name: folder / f"{name}.nii.gz" for name in ("fixed", "moving", "fixed_mask")} | {
+            "landmarks": folder / "landmarks.csv"
+        }
         config = prepare(**files, preset=TINY, seed=7, threads=3).config
         assert json.loads(json.dumps(config, allow_nan=False)) == config
-        assert (config["inrreg"], config["seed"], config["threads"], config["device"], config["initial"]) == (inrreg.__version__, 7, 3, "cpu", None)
+        assert (
+            config["inrreg"],
+            config["seed"],
+            config["threads"],
+            config["device"],
+            config["initial"],
+        ) == (inrreg.__version__, 7, 3, "cpu", None)
         assert config["preset"] == described(TINY)
         assert config["versions"] == versions()
         for name, file in files.items():
             assert config["inputs"][name]["file"] == str(file)
-            assert config["inputs"][name]["file_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+            assert (
+                config["inputs"][name]["file_sha256"]
+                == hashlib.sha256(file.read_bytes()).hexdigest()
+            )
         assert config["inputs"]["moving_mask"] is config["inputs"]["guide_landmarks"] is None
         assert Grid.from_json(config["inputs"]["moving"]["grid"]).same_as(pair.moving.grid)
 
     def test_of_objects_in_memory(self, pair: PhantomPair) -> None:
-        inputs = prepare(pair.fixed, pair.moving, preset=TINY, moving_mask=pair.moving_mask, guide_landmarks=landmarks_of(pair)).config["inputs"]
-        assert {name: entry["object"] for name, entry in inputs.items() if entry} == {"fixed": "Image", "moving": "Image", "moving_mask": "LabelImage", "guide_landmarks": "tuple"}
+        inputs = prepare(
+            pair.fixed,
+            pair.moving,
+            preset=TINY,
+            moving_mask=pair.moving_mask,
+            guide_landmarks=landmarks_of(pair),
+        ).config["inputs"]
+        assert {name: entry["object"] for name, entry in inputs.items() if entry} == {
+            "fixed": "Image",
+            "moving": "Image",
+            "moving_mask": "LabelImage",
+            "guide_landmarks": "tuple",
+        }
         assert inputs["fixed"]["sha256"] == image_hash(pair.fixed)
         assert inputs["guide_landmarks"]["n"] == len(pair.fixed_landmarks)
 
     def test_default_threads_are_told_as_a_number(self, pair: PhantomPair) -> None:
-        assert prepare(pair.fixed, pair.moving, preset=TINY).config["threads"] == torch.get_num_threads()
+        assert (
+            prepare(pair.fixed, pair.moving, preset=TINY).config["threads"]
+            == torch.get_num_threads()
+        )
 
 
 def test_versions_are_those_installed() -> None:
     assert versions()["torch"] == torch.__version__
     assert versions()["numpy"] == np.__version__
-    assert set(versions()) == {"inrreg", "python", "torch", "numpy", "scipy", "nibabel", "SimpleITK", "system", "machine"}
+    assert set(versions()) == {
+        "inrreg",
+        "python",
+        "torch",
+        "numpy",
+        "scipy",
+        "nibabel",
+        "SimpleITK",
+        "system",
+        "machine",
+    }

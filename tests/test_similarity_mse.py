@@ -15,7 +15,9 @@ def test_closed_forms(grid: Grid) -> None:
     fixed = noise(grid.shape, 1)
     assert float(MSE()(step_between(fixed, fixed, grid))) == pytest.approx(0, abs=1e-20)
     assert float(MSE()(step_between(fixed, fixed - 3, grid))) == pytest.approx(9)
-    assert float(MSE()(step_between(fixed, -fixed, grid))) == pytest.approx(float((4 * fixed**2).mean()))
+    assert float(MSE()(step_between(fixed, -fixed, grid))) == pytest.approx(
+        float((4 * fixed**2).mean())
+    )
 
 
 def test_channels_are_averaged(grid: Grid) -> None:
@@ -52,11 +54,17 @@ def test_points_take_the_mean_over_the_image(grid: Grid, generator: torch.Genera
     fixed = noise(grid.shape, 1)
     plain = step_between(fixed, fixed + 2, grid)
     points = RandomPoints(500).draw(plain.level.fixed_mask, generator)
-    assert float(MSE()(step_between(fixed, fixed + 2, grid, sites=points))) == pytest.approx(4, abs=1e-5)  # points in single precision
+    # points in single precision
+    assert float(MSE()(step_between(fixed, fixed + 2, grid, sites=points))) == pytest.approx(
+        4, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_gradient_by_the_motion_is_right(ndim: int) -> None:
     grid = oblique_grid(ndim).cropped((3, 2, 1)[:ndim], (7, 5, 4)[:ndim])
     fixed, moving, weight = (noise(grid.shape, seed) for seed in (1, 2, 3))
-    assert torch.autograd.gradcheck(lambda u: MSE()(step_between(fixed, moving, grid, weight, transform=Table(u))), between_centres(grid))
+    assert torch.autograd.gradcheck(
+        lambda u: MSE()(step_between(fixed, moving, grid, weight, transform=Table(u))),
+        between_centres(grid),
+    )

@@ -19,22 +19,32 @@ def test_identical_and_inverted_images(grid: Grid) -> None:
 
 def test_equals_numpys_correlation_coefficient(grid: Grid) -> None:
     fixed, moving = noise(grid.shape, 1), noise(grid.shape, 2)
-    assert float(NCC()(step_between(fixed, moving, grid))) == pytest.approx(1 - np.corrcoef(fixed.numpy().ravel(), moving.numpy().ravel())[0, 1], abs=1e-9)
+    assert float(NCC()(step_between(fixed, moving, grid))) == pytest.approx(
+        1 - np.corrcoef(fixed.numpy().ravel(), moving.numpy().ravel())[0, 1], abs=1e-9
+    )
 
 
 def test_weights_are_those_of_numpys_weighted_covariance(grid: Grid) -> None:
     fixed, moving, weight = (noise(grid.shape, seed) for seed in (1, 2, 3))
-    covariance = np.cov(fixed.numpy().ravel(), moving.numpy().ravel(), aweights=weight.numpy().ravel(), ddof=0)
+    covariance = np.cov(
+        fixed.numpy().ravel(), moving.numpy().ravel(), aweights=weight.numpy().ravel(), ddof=0
+    )
     expected = 1 - covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
-    assert float(NCC()(step_between(fixed, moving, grid, weight))) == pytest.approx(expected, abs=1e-9)
+    assert float(NCC()(step_between(fixed, moving, grid, weight))) == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("gain", [1e-5, 1e-3, 250.0, 1e5])
 def test_gain_and_offset_change_nothing(grid: Grid, gain: float) -> None:
     fixed, moving = noise(grid.shape, 1), noise(grid.shape, 2)
     expected = float(NCC()(step_between(fixed, moving, grid)))
-    assert float(NCC()(step_between(fixed, gain * (moving - 3), grid))) == pytest.approx(expected, abs=1e-9)
-    assert float(NCC()(step_between(gain * (fixed - 3), moving, grid))) == pytest.approx(expected, abs=1e-9)
+    assert float(NCC()(step_between(fixed, gain * (moving - 3), grid))) == pytest.approx(
+        expected, abs=1e-9
+    )
+    assert float(NCC()(step_between(gain * (fixed - 3), moving, grid))) == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def test_a_constant_image_correlates_with_nothing(grid: Grid) -> None:
@@ -58,19 +68,29 @@ def test_what_the_mask_leaves_out_changes_nothing(grid: Grid) -> None:
 def test_channels_are_averaged(grid: Grid) -> None:
     fixed, moving = noise(grid.shape, 1, channels=2), noise(grid.shape, 2, channels=2)
     each = [float(NCC()(step_between(fixed[c], moving[c], grid))) for c in range(2)]
-    assert float(NCC()(step_between(fixed, 3 * moving, grid))) == pytest.approx(np.mean(each), abs=1e-9)
+    assert float(NCC()(step_between(fixed, 3 * moving, grid))) == pytest.approx(
+        np.mean(each), abs=1e-9
+    )
 
 
 def test_points_serve_as_well_as_the_grid(grid: Grid, generator: torch.Generator) -> None:
     """All points of one step share one mean: a batch of lattices is no batch of images."""
     fixed = noise(grid.shape, 1)
     points = RandomPoints(400).draw(step_between(fixed, fixed, grid).level.fixed_mask, generator)
-    assert float(NCC()(step_between(fixed, 2 * fixed - 1, grid, sites=points))) == pytest.approx(0, abs=1e-5)  # points in single precision
-    assert float(NCC()(step_between(fixed, -fixed, grid, sites=points))) == pytest.approx(2, abs=1e-5)
+    # points in single precision
+    assert float(NCC()(step_between(fixed, 2 * fixed - 1, grid, sites=points))) == pytest.approx(
+        0, abs=1e-5
+    )
+    assert float(NCC()(step_between(fixed, -fixed, grid, sites=points))) == pytest.approx(
+        2, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_gradient_by_the_motion_is_right(ndim: int) -> None:
     grid = oblique_grid(ndim).cropped((3, 2, 1)[:ndim], (7, 5, 4)[:ndim])
     fixed, moving, weight = (noise(grid.shape, seed) for seed in (1, 2, 3))
-    assert torch.autograd.gradcheck(lambda u: NCC()(step_between(fixed, moving, grid, weight, transform=Table(u))), between_centres(grid))
+    assert torch.autograd.gradcheck(
+        lambda u: NCC()(step_between(fixed, moving, grid, weight, transform=Table(u))),
+        between_centres(grid),
+    )

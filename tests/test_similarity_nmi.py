@@ -1,4 +1,6 @@
-"""Normalised mutual information: closed forms on separated levels, scipy's histogram window, its invariances and gradients."""
+"""Normalised mutual information: closed forms on separated levels, scipy's histogram window, its
+invariances and gradients.
+"""
 
 import numpy as np
 import pytest
@@ -25,11 +27,17 @@ def level_numbers(grid: Grid) -> Tensor:
     """Each level equally often, in a random order."""
     count = grid.n_voxels // len(LEVELS) * len(LEVELS)
     order = torch.randperm(grid.n_voxels, generator=torch.Generator().manual_seed(1))
-    return torch.full((grid.n_voxels,), -1).index_copy(0, order[:count], torch.arange(count) % len(LEVELS)).reshape(grid.shape)
+    return (
+        torch.full((grid.n_voxels,), -1)
+        .index_copy(0, order[:count], torch.arange(count) % len(LEVELS))
+        .reshape(grid.shape)
+    )
 
 
 def test_closed_form_of_a_perfect_match(grid: Grid) -> None:
-    """Equal levels: H(F) = H(W) = log n + h and H(F, W) = log n + 2 h with the entropy h of the window."""
+    """Equal levels: H(F) = H(W) = log n + h and H(F, W) = log n + 2 h with the entropy h of the
+    window.
+    """
     numbers = level_numbers(grid)
     image, used = LEVELS[numbers.clamp(min=0)], numbers >= 0
     expected = 2 - 2 * (np.log(6) + SPREAD) / (np.log(6) + 2 * SPREAD)
@@ -41,14 +49,19 @@ def test_any_exchange_of_levels_is_as_good_a_match(grid: Grid) -> None:
     fixed, used = LEVELS[numbers.clamp(min=0)], numbers >= 0
     expected = float(NMI()(step_between(fixed, fixed, grid, used)))
     for order in ([5, 4, 3, 2, 1, 0], [2, 0, 5, 1, 4, 3]):
-        assert float(NMI()(step_between(fixed, LEVELS[order][numbers.clamp(min=0)], grid, used))) == pytest.approx(expected, abs=1e-9)
+        assert float(
+            NMI()(step_between(fixed, LEVELS[order][numbers.clamp(min=0)], grid, used))
+        ) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_level_that_is_lost_costs(grid: Grid) -> None:
     numbers = level_numbers(grid)
     fixed, used = LEVELS[numbers.clamp(min=0)], numbers >= 0
     merged = LEVELS[[0, 0, 2, 3, 4, 5]][numbers.clamp(min=0)]
-    assert float(NMI()(step_between(fixed, merged, grid, used))) > float(NMI()(step_between(fixed, fixed, grid, used))) + 0.01
+    assert (
+        float(NMI()(step_between(fixed, merged, grid, used)))
+        > float(NMI()(step_between(fixed, fixed, grid, used))) + 0.01
+    )
 
 
 def test_inverting_an_image_changes_nothing(grid: Grid) -> None:
@@ -61,7 +74,9 @@ def test_inverting_an_image_changes_nothing(grid: Grid) -> None:
 def test_a_monotone_remap_of_a_smooth_match_changes_little() -> None:
     grid = Grid.from_spacing((100, 100), 1.0)
     fixed = noise(grid.shape, 1)
-    plain, remapped = (float(NMI()(step_between(fixed, moving, grid))) for moving in (fixed, fixed**1.5))
+    plain, remapped = (
+        float(NMI()(step_between(fixed, moving, grid))) for moving in (fixed, fixed**1.5)
+    )
     assert plain == pytest.approx(0.52, abs=0.01)  # as the docstring says
     assert remapped == pytest.approx(plain, abs=0.05)  # stretched values fill the bins unevenly
 
@@ -70,11 +85,14 @@ def test_independent_images_give_one() -> None:
     a, b = (noise((200_000,), seed)[0] for seed in (1, 2))
     joint = joint_density(parzen(a, BINS), parzen(b, BINS))
     mutual = 2 - float((entropy(joint.sum(0)) + entropy(joint.sum(1))) / entropy(joint))
-    assert mutual == pytest.approx(1, abs=1e-3)  # a finite sample looks dependent by up to (bins - 1)^2 / (2 n H) = 4e-4
+    # a finite sample looks dependent by up to (bins - 1)^2 / (2 n H) = 4e-4
+    assert mutual == pytest.approx(1, abs=1e-3)
 
 
 def test_a_constant_image_gives_one(grid: Grid) -> None:
-    assert float(NMI()(step_between(noise(grid.shape, 1), torch.full(grid.shape, 0.3), grid))) == pytest.approx(1, abs=1e-9)
+    assert float(
+        NMI()(step_between(noise(grid.shape, 1), torch.full(grid.shape, 0.3), grid))
+    ) == pytest.approx(1, abs=1e-9)
 
 
 def test_window_is_scipys_bspline_and_a_partition_of_unity() -> None:
@@ -102,7 +120,10 @@ def test_what_the_mask_leaves_out_changes_nothing(grid: Grid) -> None:
 def test_points_serve_as_well_as_the_grid(grid: Grid, generator: torch.Generator) -> None:
     fixed = noise(grid.shape, 1)
     points = RandomPoints(3000).draw(step_between(fixed, fixed, grid).level.fixed_mask, generator)
-    match, chance = (float(NMI()(step_between(fixed, moving, grid, sites=points))) for moving in (1 - fixed, noise(grid.shape, 2)))
+    match, chance = (
+        float(NMI()(step_between(fixed, moving, grid, sites=points)))
+        for moving in (1 - fixed, noise(grid.shape, 2))
+    )
     assert match < 0.6 < 0.9 < chance
 
 
@@ -110,4 +131,8 @@ def test_points_serve_as_well_as_the_grid(grid: Grid, generator: torch.Generator
 def test_gradient_by_the_motion_is_right(ndim: int) -> None:
     grid = oblique_grid(ndim).cropped((3, 2, 1)[:ndim], (7, 5, 4)[:ndim])
     fixed, moving, weight = (noise(grid.shape, seed) for seed in (1, 2, 3))
-    assert torch.autograd.gradcheck(lambda u: NMI(bins=8)(step_between(fixed, moving, grid, weight, transform=Table(u))), between_centres(grid), atol=1e-5)
+    assert torch.autograd.gradcheck(
+        lambda u: NMI(bins=8)(step_between(fixed, moving, grid, weight, transform=Table(u))),
+        between_centres(grid),
+        atol=1e-5,
+    )

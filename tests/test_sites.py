@@ -41,7 +41,10 @@ def test_the_whole_grid_is_its_voxel_centres(mask: Image, generator: torch.Gener
 def test_a_coarser_grid_covers_the_same_box(mask: Image, generator: torch.Generator) -> None:
     sites = WholeGrid(4.0).draw(mask, generator)
     assert sites.grid is not None
-    assert all(4.0 * 0.999 <= h <= max(4.0, own) * 1.001 for h, own in zip(sites.spacing, mask.grid.spacing, strict=True))
+    assert all(
+        4.0 * 0.999 <= h <= max(4.0, own) * 1.001
+        for h, own in zip(sites.spacing, mask.grid.spacing, strict=True)
+    )
     np.testing.assert_allclose(sites.grid.center, mask.grid.center, atol=1e-9)
     assert torch.equal(sites.points[0], sites.grid.points())
 
@@ -55,13 +58,25 @@ def test_patches_are_small_lattices_of_the_grid(mask: Image, generator: torch.Ge
     assert sites.spacing == pytest.approx(tuple(grid.spacing))
     for axis in range(d):
         step = sites.points.diff(dim=axis + 1)
-        torch.testing.assert_close(step, torch.tensor(grid.matrix[:, axis], dtype=torch.float32).expand_as(step), rtol=0, atol=1e-4)  # single precision 100 mm from the origin
+        # single precision 100 mm from the origin
+        torch.testing.assert_close(
+            step,
+            torch.tensor(grid.matrix[:, axis], dtype=torch.float32).expand_as(step),
+            rtol=0,
+            atol=1e-4,
+        )
 
 
 @pytest.mark.parametrize("size", [1, 4, 5])
-def test_patches_are_centred_in_the_mask_and_off_the_voxel_centres(mask: Image, generator: torch.Generator, size: int) -> None:
+def test_patches_are_centred_in_the_mask_and_off_the_voxel_centres(
+    mask: Image, generator: torch.Generator, size: int
+) -> None:
     grid, d = mask.grid, mask.grid.ndim
-    middle = grid.to_voxel(Patches(count=4000, size=size).draw(mask, generator).points.double()).reshape(4000, -1, d).mean(1)
+    middle = (
+        grid.to_voxel(Patches(count=4000, size=size).draw(mask, generator).points.double())
+        .reshape(4000, -1, d)
+        .mean(1)
+    )
     assert blocked(middle, grid, 0.5 + 1e-4)
     shift = middle - middle.round()
     assert float(shift.mean().abs()) < 0.01  # 4000 shifts of standard deviation 0.29
@@ -79,7 +94,9 @@ def test_points_are_patches_of_one_site(mask: Image, generator: torch.Generator)
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 def test_the_generator_decides(mask: Image, sampler: Sampler) -> None:
-    first, again, other = (sampler.draw(mask, torch.Generator().manual_seed(seed)).points for seed in (1, 1, 2))
+    first, again, other = (
+        sampler.draw(mask, torch.Generator().manual_seed(seed)).points for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert torch.equal(first, other) == sampler.deterministic
 
@@ -100,6 +117,10 @@ def test_an_empty_mask_is_refused(sampler: Sampler, generator: torch.Generator) 
 
 def test_sites_are_on_the_device_of_the_mask(mask: Image, device: torch.device) -> None:
     for sampler in SAMPLERS:
-        there, here = (sampler.draw(mask.to(where), torch.Generator().manual_seed(0)).points for where in (device, "cpu"))
+        there, here = (
+            sampler.draw(mask.to(where), torch.Generator().manual_seed(0)).points
+            for where in (device, "cpu")
+        )
         assert there.device.type == device.type
-        torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-4)  # products of a hundred mm round differently
+        # products of a hundred mm round differently
+        torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-4)

@@ -1,4 +1,6 @@
-"""The robust start: which candidate wins where, and that images which miss each other in world space are brought together."""
+"""The robust start: which candidate wins where, and that images which miss each other in world
+space are brought together.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -24,7 +26,11 @@ FAR = np.array([310.0, -250.0, 400.0])
 """Farther than the images are long."""
 
 
-@pytest.fixture(scope="module", params=[((32, 28, 20), (4.0, 4.5, 6.0), 60), ((48, 44), (4.0, 3.5), 40)], ids=["3-D", "2-D"])
+@pytest.fixture(
+    scope="module",
+    params=[((32, 28, 20), (4.0, 4.5, 6.0), 60), ((48, 44), (4.0, 3.5), 40)],
+    ids=["3-D", "2-D"],
+)
 def phantom(request: pytest.FixtureRequest) -> PhantomPair:
     """Blobs that move by 1 mm on average: a start to 8 mm of that is good."""
     shape, spacing, n_blobs = request.param
@@ -40,8 +46,12 @@ def away(image: Image, shift: np.ndarray) -> Image:
 
 def padded(image: Image, lower: Sequence[int], upper: Sequence[int]) -> Image:
     """The image with that many empty voxels more at each end of each axis."""
-    widths = [width for pair in zip(reversed(lower), reversed(upper), strict=True) for width in pair]
-    grid = image.grid.cropped([-n for n in lower], [n + m for n, m in zip(image.grid.shape, upper, strict=True)])
+    widths = [
+        width for pair in zip(reversed(lower), reversed(upper), strict=True) for width in pair
+    ]
+    grid = image.grid.cropped(
+        [-n for n in lower], [n + m for n, m in zip(image.grid.shape, upper, strict=True)]
+    )
     return image.with_data(torch.nn.functional.pad(image.data, widths), grid)
 
 
@@ -62,11 +72,13 @@ def found(pair: Pair, stage: Start | None = None) -> tuple[str, np.ndarray]:
     return result.notes["chosen"], shift
 
 
-# --- who wins -------------------------------------------------------------------------------------------------------------
+# --- who wins -------------------------------------------------------------------------------------
 
 
 def test_good_headers_are_believed(phantom: PhantomPair) -> None:
-    chosen, shift = found(Pair(phantom.fixed, phantom.moving, phantom.fixed_mask, phantom.moving_mask))
+    chosen, shift = found(
+        Pair(phantom.fixed, phantom.moving, phantom.fixed_mask, phantom.moving_mask)
+    )
     assert chosen == "headers"
     assert not shift.any()
 
@@ -74,7 +86,9 @@ def test_good_headers_are_believed(phantom: PhantomPair) -> None:
 def test_masks_win_where_mass_and_grids_mislead(phantom: PhantomPair) -> None:
     d = phantom.fixed.grid.ndim
     uneven = [9, 0, 4][:d], [0, 12, 0][:d]
-    moving, moving_mask = (away(padded(image, *uneven), FAR) for image in (phantom.moving, phantom.moving_mask))
+    moving, moving_mask = (
+        away(padded(image, *uneven), FAR) for image in (phantom.moving, phantom.moving_mask)
+    )
     chosen, shift = found(Pair(phantom.fixed, cluttered(moving), phantom.fixed_mask, moving_mask))
     assert chosen == "mask centroids"
     assert np.linalg.norm(shift - FAR[:d]) < 8
@@ -91,11 +105,14 @@ def test_mass_wins_where_grids_mislead(phantom: PhantomPair) -> None:
 def test_middles_win_where_mass_misleads(phantom: PhantomPair) -> None:
     chosen, shift = found(Pair(phantom.fixed, away(cluttered(phantom.moving), FAR)))
     assert chosen == "physical centres"
-    np.testing.assert_allclose(shift, FAR[: len(shift)], atol=1e-9)  # the phantom's grids share their centre
+    # the phantom's grids share their centre
+    np.testing.assert_allclose(shift, FAR[: len(shift)], atol=1e-9)
 
 
 def test_a_search_wins_where_nothing_else_overlaps(phantom: PhantomPair) -> None:
-    """The object fills a corner of a large fixed image, as its mask says, and more lies in the opposite one; the moving mask is not known."""
+    """The object fills a corner of a large fixed image, as its mask says, and more lies in the
+    opposite one; the moving mask is not known.
+    """
     d = phantom.fixed.grid.ndim
     room = [0] * d, [2 * n for n in phantom.fixed.grid.shape]
     fixed, fixed_mask = (padded(image, *room) for image in (phantom.fixed, phantom.fixed_mask))
@@ -113,10 +130,12 @@ def test_the_margin_says_how_much_better_another_must_be(phantom: PhantomPair) -
     assert np.linalg.norm(shift - 0.08 * FAR[: len(shift)]) < 8
 
 
-# --- images that miss each other --------------------------------------------------------------------------------------------
+# --- images that miss each other ------------------------------------------------------------------
 
 
-def test_images_apart_in_world_space_are_brought_together_with_a_warning(phantom: PhantomPair, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_apart_in_world_space_are_brought_together_with_a_warning(
+    phantom: PhantomPair, caplog: pytest.LogCaptureFixture
+) -> None:
     pair = Pair(phantom.fixed, away(phantom.moving, FAR))
     with caplog.at_level(logging.WARNING, logger="inrreg.stages.initial_translation"):
         result = Start().run(pair)
@@ -124,26 +143,44 @@ def test_images_apart_in_world_space_are_brought_together_with_a_warning(phantom
     assert "do not overlap in world space" in caplog.text
     assert result.notes["header_overlap_percent"] == 0
     assert result.notes["overlap_percent"] > 80
-    assert np.linalg.norm(np.array(result.notes["translation_mm"]) - FAR[: phantom.fixed.grid.ndim]) < 8
+    assert (
+        np.linalg.norm(np.array(result.notes["translation_mm"]) - FAR[: phantom.fixed.grid.ndim])
+        < 8
+    )
 
 
-def test_images_that_overlap_need_no_warning(phantom: PhantomPair, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_that_overlap_need_no_warning(
+    phantom: PhantomPair, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, logger="inrreg.stages.initial_translation"):
         Start().run(Pair(phantom.fixed, phantom.moving))
     assert {r.levelname for r in caplog.records} == {"INFO"}
-    assert all(origin in caplog.text for origin in ("headers", "image moments", "physical centres", "chosen start"))
+    assert all(
+        origin in caplog.text
+        for origin in ("headers", "image moments", "physical centres", "chosen start")
+    )
 
 
-@pytest.mark.parametrize("contrast", [lambda v: 1 - v, lambda v: 300 * (v - 0.3) ** 2 - 1000], ids=["inverted", "folded"])
-def test_images_of_another_kind_work_too(phantom: PhantomPair, contrast: Callable[[Tensor], Tensor]) -> None:
+@pytest.mark.parametrize(
+    "contrast", [lambda v: 1 - v, lambda v: 300 * (v - 0.3) ** 2 - 1000], ids=["inverted", "folded"]
+)
+def test_images_of_another_kind_work_too(
+    phantom: PhantomPair, contrast: Callable[[Tensor], Tensor]
+) -> None:
     moving = phantom.moving.with_data(contrast(phantom.moving.data))
-    shift = found(Pair(phantom.fixed, away(moving, FAR), phantom.fixed_mask, away(phantom.moving_mask, FAR)))[1]
+    shift = found(
+        Pair(phantom.fixed, away(moving, FAR), phantom.fixed_mask, away(phantom.moving_mask, FAR))
+    )[1]
     assert np.linalg.norm(shift - FAR[: len(shift)]) < 8
-    assert found(Pair(phantom.fixed, moving, phantom.fixed_mask, phantom.moving_mask))[0] == "headers"
+    assert (
+        found(Pair(phantom.fixed, moving, phantom.fixed_mask, phantom.moving_mask))[0] == "headers"
+    )
 
 
 @pytest.mark.parametrize("which", ["fixed", "moving"])
-def test_a_small_field_of_view_inside_a_large_one_keeps_its_headers(phantom: PhantomPair, which: str) -> None:
+def test_a_small_field_of_view_inside_a_large_one_keeps_its_headers(
+    phantom: PhantomPair, which: str
+) -> None:
     shape = getattr(phantom, which).grid.shape
     part = cropped(getattr(phantom, which), [n // 4 for n in shape], [n - n // 3 for n in shape])
     pair = replace(Pair(phantom.fixed, phantom.moving), **{which: part})
@@ -155,15 +192,19 @@ def test_a_small_field_of_view_inside_a_large_one_keeps_its_headers(phantom: Pha
 def test_nothing_to_overlap_is_an_error() -> None:
     """The fixed mask is a far ring around the small moving image, wherever that is put."""
     grid = Grid.from_spacing((100, 100), 4.0, (-31.0, 47.0), oblique(2))
-    image = Image(torch.rand(1, *grid.shape, generator=torch.Generator().manual_seed(0)), grid, "map.png")
+    image = Image(
+        torch.rand(1, *grid.shape, generator=torch.Generator().manual_seed(0)), grid, "map.png"
+    )
     ring = torch.zeros(grid.shape)
     ring[0], ring[-1], ring[:, 0], ring[:, -1] = 1, 1, 1, 1
-    small = Image(image.data[:, :10, :10].contiguous(), grid.cropped((45, 45), (55, 55)), "detail.png")
+    small = Image(
+        image.data[:, :10, :10].contiguous(), grid.cropped((45, 45), (55, 55)), "detail.png"
+    )
     with pytest.raises(InputError, match=r"no shift brings map.png and detail.png to overlap"):
         Start().run(Pair(image, small, Image(ring[None], grid, "ring")))
 
 
-# --- with a start already there ---------------------------------------------------------------------------------------------
+# --- with a start already there -------------------------------------------------------------------
 
 
 def test_a_good_initial_transform_is_kept(phantom: PhantomPair) -> None:
@@ -182,13 +223,19 @@ def test_a_good_initial_transform_is_kept(phantom: PhantomPair) -> None:
 def test_a_search_goes_through_the_initial_transform(phantom: PhantomPair) -> None:
     """A turned start that misses by far: what is found is a shift before it."""
     d = phantom.fixed.grid.ndim
-    turn = Affine.from_matrix(oblique(d), np.zeros(d), phantom.fixed.grid.center).requires_grad_(False)
-    turned = phantom.moving.with_data(phantom.moving.data, Grid(phantom.moving.grid.shape, turn.homogeneous().numpy() @ phantom.moving.grid.affine))
+    turn = Affine.from_matrix(oblique(d), np.zeros(d), phantom.fixed.grid.center).requires_grad_(
+        False
+    )
+    turned = phantom.moving.with_data(
+        phantom.moving.data,
+        Grid(phantom.moving.grid.shape, turn.homogeneous().numpy() @ phantom.moving.grid.affine),
+    )
     missing = Composite([turn, Translation.by(-FAR[:d])]).requires_grad_(False)
     result = Start().run(Pair(phantom.fixed, turned), missing)
     assert result.notes["searched"]
     points = phantom.fixed.grid.points(torch.float64)[phantom.fixed_mask.data[0] > 0]
-    assert float((result.transform(points) - turn(phantom.truth(points))).norm(dim=-1).mean()) < 12  # 1 mm of motion and half a diagonal of the last lattice
+    # 1 mm of motion and half a diagonal of the last lattice
+    assert float((result.transform(points) - turn(phantom.truth(points))).norm(dim=-1).mean()) < 12
 
 
 def test_the_same_again_gives_the_same(phantom: PhantomPair) -> None:

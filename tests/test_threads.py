@@ -70,7 +70,10 @@ def test_both_are_done_at_once_and_heard_by_the_caller() -> None:
         first.set()
         name = result(lambda what: heard.append((what, threading.current_thread().name)))
     assert name != threading.current_thread().name
-    assert heard == [("one", threading.current_thread().name), ("two", threading.current_thread().name)]
+    assert heard == [
+        ("one", threading.current_thread().name),
+        ("two", threading.current_thread().name),
+    ]
 
 
 def test_with_one_thread_the_work_is_done_when_asked_for() -> None:
@@ -106,7 +109,11 @@ def test_what_fails_aside_is_told_with_the_value(count: int) -> None:
     def work(say: Say) -> None:
         raise ValueError("no such thing")
 
-    with at_most(count), aside(work, CPU) as result, pytest.raises(ValueError, match="no such thing"):
+    with (
+        at_most(count),
+        aside(work, CPU) as result,
+        pytest.raises(ValueError, match="no such thing"),
+    ):
         result(print)
 
 
@@ -120,7 +127,10 @@ def test_the_work_knows_its_context() -> None:
 
 
 def test_a_gpu_is_given_one_piece_of_work_at_a_time() -> None:
-    with at_most(2), aside(lambda say: threading.current_thread().name, torch.device("cuda")) as result:
+    with (
+        at_most(2),
+        aside(lambda say: threading.current_thread().name, torch.device("cuda")) as result,
+    ):
         assert result(print) == threading.current_thread().name
 
 
@@ -156,7 +166,11 @@ def test_forward_mode_is_right_in_two_threads() -> None:
     points = torch.rand(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def off(_: int) -> float:
-        return float((forward_mode(torch.sin, points)[1].diagonal(dim1=-2, dim2=-1) - points.cos()).abs().max())
+        return float(
+            (forward_mode(torch.sin, points)[1].diagonal(dim1=-2, dim2=-1) - points.cos())
+            .abs()
+            .max()
+        )
 
     with ThreadPoolExecutor(2) as pool:
         assert max(pool.map(off, range(200))) < 1e-12

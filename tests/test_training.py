@@ -1,4 +1,6 @@
-"""Training of any network: it descends, goes on to the same bits, stops where nothing is gained, and keeps its files whole."""
+"""Training of any network: it descends, goes on to the same bits, stops where nothing is gained,
+and keeps its files whole.
+"""
 
 from pathlib import Path
 
@@ -22,7 +24,9 @@ def line(n: int, seed: int, device: torch.device | str = "cpu") -> list[Example]
 class Fit:
     """A linear layer with a run around it."""
 
-    def __init__(self, rate: float = 0.1, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, rate: float = 0.1, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
         self.model = nn.Linear(1, 1)
         with torch.no_grad():
             self.model.weight.zero_()
@@ -34,7 +38,15 @@ class Fit:
         """At some of the points, with noise: both are of the generator."""
         x, y = example
         few = torch.randint(len(x), (4,), generator=generator)
-        return (self.model(x)[few.to(x.device)] - y[few.to(x.device)] + 0.1 * torch.randn(4, 1, generator=generator).to(x.device)).square().mean()
+        return (
+            (
+                self.model(x)[few.to(x.device)]
+                - y[few.to(x.device)]
+                + 0.1 * torch.randn(4, 1, generator=generator).to(x.device)
+            )
+            .square()
+            .mean()
+        )
 
     @property
     def weights(self) -> list[float]:
@@ -43,7 +55,14 @@ class Fit:
 
 def test_it_descends_and_tells(device: torch.device) -> None:
     fit, told = Fit(device=device), []
-    fit.run.fit(line(10, 0, device), fit.loss, 30, held_out=line(3, 1, device), patience=30, progress=told.append)
+    fit.run.fit(
+        line(10, 0, device),
+        fit.loss,
+        30,
+        held_out=line(3, 1, device),
+        patience=30,
+        progress=told.append,
+    )
     assert fit.weights == pytest.approx([2, -1], abs=0.1)
     assert [epoch.number for epoch in told] == list(range(1, 31))
     assert told[-1].loss < 0.05 * told[0].loss
@@ -62,7 +81,9 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path: Path, stop: int) 
 
     part = Fit()
     with pytest.raises(KeyboardInterrupt):
-        part.run.fit(examples, part.loss, 7, held_out=held_out, checkpoint=tmp_path / "c", progress=interrupt)
+        part.run.fit(
+            examples, part.loss, 7, held_out=held_out, checkpoint=tmp_path / "c", progress=interrupt
+        )
     rest = Fit()
     rest.run.fit(examples, rest.loss, 7, held_out=held_out, checkpoint=tmp_path / "c", resume=True)
     assert rest.weights == whole.weights
@@ -82,12 +103,28 @@ def test_it_stops_after_the_best_for_what_is_held_out_and_keeps_it(tmp_path: Pat
     def note(epoch: Epoch) -> None:
         kept[epoch.number] = fit.weights
 
-    fit.run.fit(line(5, 0), fit.loss, 40, held_out=between, patience=4, checkpoint=tmp_path / "c", progress=note)
+    fit.run.fit(
+        line(5, 0),
+        fit.loss,
+        40,
+        held_out=between,
+        patience=4,
+        checkpoint=tmp_path / "c",
+        progress=note,
+    )
     best = min(fit.run.history, key=lambda epoch: epoch.held_out).number
     assert 1 < best == len(fit.run.history) - 4 < 36
     assert fit.weights == kept[best] != kept[best + 4]
     again = Fit(rate=0.05)
-    again.run.fit(line(5, 0), again.loss, 40, held_out=between, patience=4, checkpoint=tmp_path / "c", resume=True)
+    again.run.fit(
+        line(5, 0),
+        again.loss,
+        40,
+        held_out=between,
+        patience=4,
+        checkpoint=tmp_path / "c",
+        resume=True,
+    )
     assert (again.weights, again.run.history) == (fit.weights, fit.run.history)
 
 
@@ -105,7 +142,9 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_it() -> None:
     fit = Fit()
     with pytest.raises(InputError, match="became nan in epoch 1; lower the rate"):
-        fit.run.fit(line(2, 0), lambda example, generator: fit.loss(example, generator) * torch.nan, 3)
+        fit.run.fit(
+            line(2, 0), lambda example, generator: fit.loss(example, generator) * torch.nan, 3
+        )
     assert fit.weights == [0, 0]
 
 

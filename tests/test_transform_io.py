@@ -11,7 +11,16 @@ from worlds import TRANSFORMS, between_voxels
 
 from inrreg.core.errors import TransformError
 from inrreg.core.grid import Cube, Grid
-from inrreg.transforms import Composite, FreeForm, Neural, NeuralModel, NumericInverse, Transform, load_transform, save_transform
+from inrreg.transforms import (
+    Composite,
+    FreeForm,
+    Neural,
+    NeuralModel,
+    NumericInverse,
+    Transform,
+    load_transform,
+    save_transform,
+)
 from inrreg.transforms.base import TYPES
 
 
@@ -27,22 +36,31 @@ def saved(tmp_path: Path, grid: Grid, generator: torch.Generator) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_the_map_is_identical_bit_for_bit(transform: Transform, grid: Grid, tmp_path: Path, dtype: torch.dtype) -> None:
-    if dtype == torch.float32 and not isinstance(transform, NumericInverse):  # which asks 1e-8 mm of single precision in vain
+def test_the_map_is_identical_bit_for_bit(
+    transform: Transform, grid: Grid, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    # which asks 1e-8 mm of single precision in vain
+    if dtype == torch.float32 and not isinstance(transform, NumericInverse):
         transform = transform.float()
     x = between_voxels(grid, 30, torch.Generator().manual_seed(1))
     save_transform(transform, tmp_path)
     loaded = load_transform(tmp_path)
-    transform.requires_grad_(False)  # as what was loaded is: with a derivative to record other loops run, which round in their own way
+    # as what was loaded is: with a derivative to record other loops run, which round in their own
+    # way
+    transform.requires_grad_(False)
     assert type(loaded) is type(transform)
-    assert {k: v.dtype for k, v in loaded.state_dict().items()} == {k: v.dtype for k, v in transform.state_dict().items()}
+    assert {k: v.dtype for k, v in loaded.state_dict().items()} == {
+        k: v.dtype for k, v in transform.state_dict().items()
+    }
     assert torch.equal(loaded(x), transform(x))
     assert torch.equal(loaded.jacobian(x), transform.jacobian(x))
     if not isinstance(transform, NumericInverse):
         assert torch.equal(loaded.displacement_on(grid), transform.displacement_on(grid))
 
 
-def test_saving_does_not_change_it_and_saves_the_same_bytes(transform: Transform, tmp_path: Path) -> None:
+def test_saving_does_not_change_it_and_saves_the_same_bytes(
+    transform: Transform, tmp_path: Path
+) -> None:
     before = {k: v.clone() for k, v in transform.state_dict().items()}
     save_transform(transform, tmp_path / "a")
     save_transform(load_transform(tmp_path / "a"), tmp_path / "b")
@@ -66,19 +84,31 @@ def test_the_json_says_what_it_is_and_in_which_frame(saved: Path, grid: Grid) ->
     assert set(load_file(saved / "weights.safetensors")) == {"coefficients"}
 
 
-@pytest.mark.parametrize("model", [FreeForm(8.0), NeuralModel(options={"width": 8, "depth": 2}), NeuralModel(lattice_mm=6.0)], ids=repr)
-def test_what_models_build_can_be_saved(model: FreeForm | NeuralModel, grid: Grid, generator: torch.Generator, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [FreeForm(8.0), NeuralModel(options={"width": 8, "depth": 2}), NeuralModel(lattice_mm=6.0)],
+    ids=repr,
+)
+def test_what_models_build_can_be_saved(
+    model: FreeForm | NeuralModel, grid: Grid, generator: torch.Generator, tmp_path: Path
+) -> None:
     transform = model.build(grid, generator)
     with torch.no_grad():
         for parameter in transform.parameters():
             parameter.add_(0.01)
     save_transform(transform, tmp_path)
-    assert torch.equal(load_transform(tmp_path).displacement_on(grid), transform.displacement_on(grid))
+    assert torch.equal(
+        load_transform(tmp_path).displacement_on(grid), transform.displacement_on(grid)
+    )
 
 
-def test_one_transform_may_stand_twice_in_a_chain(grid: Grid, generator: torch.Generator, tmp_path: Path) -> None:
+def test_one_transform_may_stand_twice_in_a_chain(
+    grid: Grid, generator: torch.Generator, tmp_path: Path
+) -> None:
     spline = TRANSFORMS["bspline"](grid, generator)
-    chain = Composite([spline, spline, spline.inverse(), TRANSFORMS["rigid"](grid, generator)]).requires_grad_(False)
+    chain = Composite(
+        [spline, spline, spline.inverse(), TRANSFORMS["rigid"](grid, generator)]
+    ).requires_grad_(False)
     save_transform(chain, tmp_path)
     x = between_voxels(grid, 10, generator)
     assert torch.equal(load_transform(tmp_path)(x), chain(x))
@@ -94,7 +124,7 @@ def _concrete(kind: type) -> set[type]:
     return own.union(*[_concrete(sub) for sub in own])
 
 
-# --- what cannot be saved or loaded ---------------------------------------------------------------------------------
+# --- what cannot be saved or loaded ---------------------------------------------------------------
 
 
 class Swirl(Transform):
@@ -120,18 +150,36 @@ def test_a_transform_of_the_users_own_is_saved_and_loaded(tmp_path: Path) -> Non
 
 def test_a_type_with_the_name_of_another_is_not_saved(tmp_path: Path) -> None:
     taken = type("Rigid", (Swirl,), {"__module__": "elsewhere"})
-    with pytest.raises(TransformError, match=r"elsewhere.Rigid has the name of inrreg.transforms.linear.Rigid, so it cannot be saved; rename the class"):
+    with pytest.raises(
+        TransformError,
+        match=(
+            r"elsewhere.Rigid has the name of inrreg.transforms.linear.Rigid, so it cannot be"
+            r" saved; rename the class"
+        ),
+    ):
         save_transform(taken(), tmp_path)
 
 
 def test_an_unnamed_network_is_not_saved(grid: Grid, tmp_path: Path) -> None:
     neural = Neural(nn.Linear(grid.ndim, grid.ndim), Cube.around(grid))
-    with pytest.raises(TransformError, match=r"a network of type Linear has no name to be saved under; add it to inrreg.fields.FIELDS"):
+    with pytest.raises(
+        TransformError,
+        match=(
+            r"a network of type Linear has no name to be saved under; add it to"
+            r" inrreg.fields.FIELDS"
+        ),
+    ):
         save_transform(neural, tmp_path)
 
 
 def test_a_folder_without_a_transform(tmp_path: Path) -> None:
-    with pytest.raises(TransformError, match=r"nowhere holds no readable transform \(.*No such file.*\); point to a folder that inrreg wrote"):
+    with pytest.raises(
+        TransformError,
+        match=(
+            r"nowhere holds no readable transform \(.*No such file.*\); point to a folder that"
+            r" inrreg wrote"
+        ),
+    ):
         load_transform(tmp_path / "nowhere")
 
 
@@ -169,11 +217,16 @@ def test_an_unknown_type_is_not_loaded(saved: Path) -> None:
         load_transform(saved)
 
 
-def test_descriptions_and_weights_must_belong_together(saved: Path, tmp_path: Path, grid: Grid, generator: torch.Generator) -> None:
+def test_descriptions_and_weights_must_belong_together(
+    saved: Path, tmp_path: Path, grid: Grid, generator: torch.Generator
+) -> None:
     rewrite(saved, transform={"type": "BSpline"})
     with pytest.raises(TransformError, match="incomplete or not of the same transform"):
         load_transform(saved)
     save_transform(TRANSFORMS["linear field"](grid, generator), tmp_path / "other")
-    rewrite(saved, transform=json.loads((tmp_path / "other" / "transform.json").read_text())["transform"])
+    rewrite(
+        saved,
+        transform=json.loads((tmp_path / "other" / "transform.json").read_text())["transform"],
+    )
     with pytest.raises(TransformError, match="incomplete or not of the same transform"):
         load_transform(saved)

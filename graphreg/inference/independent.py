@@ -13,5 +13,7 @@ from graphreg.labels import Labels
 class Independent:
     """The costs themselves, whatever the neighbours say."""
 
-    def __call__(self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels) -> Float[Tensor, "n *labels"]:
+    def __call__(
+        self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels
+    ) -> Float[Tensor, "n *labels"]:
         return costs

@@ -1,4 +1,6 @@
-"""Min-sum on any graph: messages go round until they settle, which on a tree is exact and elsewhere good (Weiss and Freeman, IEEE Trans. Information Theory 2001)."""
+"""Min-sum on any graph: messages go round until they settle, which on a tree is exact and elsewhere
+good (Weiss and Freeman, IEEE Trans. Information Theory 2001).
+"""
 
 import logging
 from dataclasses import dataclass, field
@@ -16,7 +18,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoopyMinSum:
-    """All messages at once, ``iterations`` times or until none changes by more than ``tolerance``, each mixed with ``damping`` of what it was.
+    """All messages at once, ``iterations`` times or until none changes by more than ``tolerance``,
+    each mixed with ``damping`` of what it was.
 
     There is a message, a volume of labels, for each end of an edge: mind the memory."""
 
@@ -25,15 +28,21 @@ class LoopyMinSum:
     damping: float = 0.3
     tolerance: float = 1e-6
 
-    def __call__(self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels) -> Float[Tensor, "n *labels"]:
+    def __call__(
+        self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels
+    ) -> Float[Tensor, "n *labels"]:
         """The beliefs of the iteration whose labelling has the least energy."""
         return self.run(costs, graph, labels)[0]
 
-    def best(self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels) -> Int[Tensor, " n"]:
+    def best(
+        self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels
+    ) -> Int[Tensor, " n"]:
         """The labelling of least energy that was met, as flat label numbers."""
         return self.run(costs, graph, labels)[1]
 
-    def run(self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels) -> tuple[Float[Tensor, "n *labels"], Int[Tensor, " n"]]:
+    def run(
+        self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels
+    ) -> tuple[Float[Tensor, "n *labels"], Int[Tensor, " n"]]:
         """Beliefs, and the labelling decoded from them."""
         source, target = torch.cat([graph.edges, graph.edges.flip(1)]).T
         lengths, m = graph.lengths.repeat(2), len(graph.edges)

@@ -11,9 +11,11 @@ from inrreg.transforms import Transform
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Runs ``stage`` on the map that ``network`` predicts for the pair, seen through ``initial``, instead of on the identity: instance optimisation.
+    """Runs ``stage`` on the map that ``network`` predicts for the pair, seen through ``initial``,
+    instead of on the identity: instance optimisation.
 
-    It fits the codes of the pair and, unless ``decoders`` is False, the decoders with them; the network itself is left as it was. The model in ``stage.transform`` is not built.
+    It fits the codes of the pair and, unless ``decoders`` is False, the decoders with them; the
+    network itself is left as it was. The model in ``stage.transform`` is not built.
     """
 
     network: AmortisedNePhi
@@ -24,11 +26,20 @@ class Predicted:
     def name(self) -> str:
         return self.stage.name
 
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         """The result of the stage.
 
         Raises:
             InputError: a pair of another number of dimensions than the network's.
         """
         predicted = self.network.start(pair, initial)
-        return replace(self.stage, transform=predicted if self.decoders else codes_alone(predicted)).run(pair, initial, seed=seed, progress=progress)
+        return replace(
+            self.stage, transform=predicted if self.decoders else codes_alone(predicted)
+        ).run(pair, initial, seed=seed, progress=progress)

@@ -1,7 +1,9 @@
-"""Training of encoder and decoders without any truth: the mean over pairs of the cost that a ``Registration`` would make small pair by pair.
+"""Training of encoder and decoders without any truth: the mean over pairs of the cost that a
+``Registration`` would make small pair by pair.
 
-So the network is taught by the same similarities and penalties, at the same sites, that go on from its prediction afterwards. A small penalty on the codes that the
-encoder adds keeps those of a new pair among those that the decoders know.
+So the network is taught by the same similarities and penalties, at the same sites, that go on from
+its prediction afterwards. A small penalty on the codes that the encoder adds keeps those of a new
+pair among those that the decoders know.
 """
 
 from collections.abc import Sequence
@@ -23,13 +25,22 @@ from inrreg.transforms import NeuralModel, Transform
 from inrreg.transforms.composite import fused
 from inrreg.transforms.description import described
 
-TAUGHT_BY = ("similarities", "penalties", "sampler", "penalty_sampler", "mask_margin_mm", "use_moving_mask")
+TAUGHT_BY = (
+    "similarities",
+    "penalties",
+    "sampler",
+    "penalty_sampler",
+    "mask_margin_mm",
+    "use_moving_mask",
+)
 """What of a registration has a say in training."""
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What training needs of a pair: its ``images`` on its ``cube``, both at the spacing of training, and the map that they are seen through."""
+    """What training needs of a pair: its ``images`` on its ``cube``, both at the spacing of
+    training, and the map that they are seen through.
+    """
 
     images: Float[Tensor, "2 *size"]
     cube: Cube
@@ -41,10 +52,12 @@ class Example:
 class Training:
     """``epochs`` visits to every pair, with Adam from ``rate`` to 0, images at ``spacing_mm``.
 
-    ``prior`` weighs the mean square of the codes that the encoder adds. Where pairs are held out, training ends ``patience`` epochs after the best for them.
+    ``prior`` weighs the mean square of the codes that the encoder adds. Where pairs are held out,
+    training ends ``patience`` epochs after the best for them.
 
     Raises:
-        InputError: no epoch or patience, a rate or spacing that is not above 0, or a negative prior.
+        InputError: no epoch or patience, a rate or spacing that is not above 0, or a negative
+            prior.
     """
 
     epochs: int = 100
@@ -55,8 +68,15 @@ class Training:
     channels: tuple[int, ...] = (16, 32, 64)
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.patience) < 1 or not min(self.rate, self.spacing_mm) > 0 or self.prior < 0:
-            raise InputError(f"training needs at least 1 epoch and a patience of 1, a rate and a spacing above 0 and no negative prior, got {self}")
+        if (
+            min(self.epochs, self.patience) < 1
+            or not min(self.rate, self.spacing_mm) > 0
+            or self.prior < 0
+        ):
+            raise InputError(
+                "training needs at least 1 epoch and a patience of 1, a rate and a spacing above 0"
+                f" and no negative prior, got {self}"
+            )
 
 
 def train(
@@ -73,19 +93,37 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> AmortisedNePhi:
-    """A network whose start of ``registration``, with its ``NeuralModel("nephi")``, is near its end on pairs like ``pairs``, each seen through its ``initial``; on ``device``.
+    """A network whose start of ``registration``, with its ``NeuralModel("nephi")``, is near its end
+    on pairs like ``pairs``, each seen through its ``initial``; on ``device``.
 
     Guiding landmarks of the pairs take no part.
 
-    ``checkpoint`` is written after every epoch; with ``resume`` training goes on from it where it is there, and on a CPU ends in the same bits as without a stop.
+    ``checkpoint`` is written after every epoch; with ``resume`` training goes on from it where it
+    is there, and on a CPU ends in the same bits as without a stop.
 
     Raises:
-        InputError: no pair, pairs of 2-D and of 3-D images, another transform than NePhi, or a checkpoint of other settings.
+        InputError: no pair, pairs of 2-D and of 3-D images, another transform than NePhi, or a
+            checkpoint of other settings.
     """
     settings = settings or Training()
-    network = untrained(registration, pairs[0].fixed.grid.ndim if pairs else 3, settings, seed).to(device)
-    examples, judges = (_examples(each, starts, network, registration, settings, device) for each, starts in ((pairs, initial), (held_out, held_out_initial)))
-    return train_on(examples, network, registration, settings, held_out=judges, seed=seed, checkpoint=checkpoint, resume=resume, progress=progress)
+    network = untrained(registration, pairs[0].fixed.grid.ndim if pairs else 3, settings, seed).to(
+        device
+    )
+    examples, judges = (
+        _examples(each, starts, network, registration, settings, device)
+        for each, starts in ((pairs, initial), (held_out, held_out_initial))
+    )
+    return train_on(
+        examples,
+        network,
+        registration,
+        settings,
+        held_out=judges,
+        seed=seed,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+    )
 
 
 def train_on(
@@ -100,7 +138,9 @@ def train_on(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> AmortisedNePhi:
-    """Train ``network`` in place on examples that are at hand, on the device they are on; see ``train`` for the rest."""
+    """Train ``network`` in place on examples that are at hand, on the device they are on; see
+    ``train`` for the rest.
+    """
     if not examples:
         raise InputError("training needs at least one pair")
 
@@ -108,48 +148,147 @@ def train_on(
         return training_loss(network, example, registration, settings.prior, generator)
 
     taught_by = {name: described(getattr(registration, name)) for name in TAUGHT_BY}
-    run = Run(network, settings.rate, seed, {"training": asdict(settings), "architecture": network.architecture(), "registration": taught_by})
-    run.fit(examples, loss, settings.epochs, held_out=held_out, patience=settings.patience, checkpoint=checkpoint, resume=resume, progress=progress)
+    run = Run(
+        network,
+        settings.rate,
+        seed,
+        {
+            "training": asdict(settings),
+            "architecture": network.architecture(),
+            "registration": taught_by,
+        },
+    )
+    run.fit(
+        examples,
+        loss,
+        settings.epochs,
+        held_out=held_out,
+        patience=settings.patience,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+    )
     return network.requires_grad_(False)
 
 
-def untrained(registration: Registration, ndim: int, settings: Training, seed: int) -> AmortisedNePhi:
+def untrained(
+    registration: Registration, ndim: int, settings: Training, seed: int
+) -> AmortisedNePhi:
     """The network for the transform of ``registration``: it predicts the identity.
 
     Raises:
         InputError: another transform than ``NeuralModel("nephi")`` without a lattice.
     """
     model = registration.transform
-    if not isinstance(model, NeuralModel) or model.network != "nephi" or model.lattice_mm is not None:
-        raise InputError(f"an encoder predicts the codes of NePhi; give a registration with transform=NeuralModel('nephi'), without `lattice_mm`, not {model}")
-    return AmortisedNePhi(ndim, model.options, model.scale_mm, settings.channels, torch.Generator().manual_seed(seed))
+    if (
+        not isinstance(model, NeuralModel)
+        or model.network != "nephi"
+        or model.lattice_mm is not None
+    ):
+        raise InputError(
+            "an encoder predicts the codes of NePhi; give a registration with"
+            f" transform=NeuralModel('nephi'), without `lattice_mm`, not {model}"
+        )
+    return AmortisedNePhi(
+        ndim, model.options, model.scale_mm, settings.channels, torch.Generator().manual_seed(seed)
+    )
 
 
-def example(pair: Pair, network: AmortisedNePhi, registration: Registration, spacing_mm: float, initial: Transform | None = None) -> Example:
+def example(
+    pair: Pair,
+    network: AmortisedNePhi,
+    registration: Registration,
+    spacing_mm: float,
+    initial: Transform | None = None,
+) -> Example:
     """What ``registration`` would see of ``pair`` at ``spacing_mm``; on the device of the pair."""
     cube = Cube.around(pair.fixed.grid)
     start = None if initial is None else fused(initial).requires_grad_(False)
-    return Example(seen(pair, start, cube, network.encoder.size), cube, registration.level(pair, spacing_mm), start)
+    return Example(
+        seen(pair, start, cube, network.encoder.size),
+        cube,
+        registration.level(pair, spacing_mm),
+        start,
+    )
 
 
-def training_loss(network: AmortisedNePhi, example: Example, registration: Registration, prior: float, generator: torch.Generator) -> Float[Tensor, ""]:
-    """The cost of the predicted map, and ``prior`` times the mean square of what the encoder adds to the shared codes."""
+def training_loss(
+    network: AmortisedNePhi,
+    example: Example,
+    registration: Registration,
+    prior: float,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """The cost of the predicted map, and ``prior`` times the mean square of what the encoder adds
+    to the shared codes.
+    """
     codes = network(example.images)
-    added = torch.cat([codes.whole - network.decoders.whole, (codes.local - network.decoders.local).flatten()])
-    return cost(registration, example.level, network.transform(codes, example.cube), example.start, generator) + prior * added.square().mean()
+    added = torch.cat(
+        [codes.whole - network.decoders.whole, (codes.local - network.decoders.local).flatten()]
+    )
+    return (
+        cost(
+            registration,
+            example.level,
+            network.transform(codes, example.cube),
+            example.start,
+            generator,
+        )
+        + prior * added.square().mean()
+    )
 
 
-def cost(registration: Registration, level: Level, transform: Transform, start: Transform | None, generator: torch.Generator) -> Float[Tensor, ""]:
-    """What ``registration`` makes small, at sites that ``generator`` chooses: the same generator, the same sites."""
-    terms = ((registration.similarities, registration.sampler), (registration.penalties, registration.penalty_sampler))
-    steps = [(each, Step(Samples(level, sampler.draw(level.fixed_mask, generator)), transform.drawn(), start)) for each, sampler in terms if each]
+def cost(
+    registration: Registration,
+    level: Level,
+    transform: Transform,
+    start: Transform | None,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """What ``registration`` makes small, at sites that ``generator`` chooses: the same generator,
+    the same sites.
+    """
+    terms = (
+        (registration.similarities, registration.sampler),
+        (registration.penalties, registration.penalty_sampler),
+    )
+    steps = [
+        (
+            each,
+            Step(
+                Samples(level, sampler.draw(level.fixed_mask, generator)), transform.drawn(), start
+            ),
+        )
+        for each, sampler in terms
+        if each
+    ]
     return torch.stack([term.weight * term(step) for each, step in steps for term in each]).sum()
 
 
-def _examples(pairs: Sequence[Pair], initial: Sequence[Transform | None] | None, network: AmortisedNePhi, registration: Registration, settings: Training, device: torch.device | str) -> list[Example]:
+def _examples(
+    pairs: Sequence[Pair],
+    initial: Sequence[Transform | None] | None,
+    network: AmortisedNePhi,
+    registration: Registration,
+    settings: Training,
+    device: torch.device | str,
+) -> list[Example]:
     starts = initial or [None] * len(pairs)
     if len(starts) != len(pairs):
-        raise InputError(f"{len(pairs)} pairs and {len(starts)} initial transforms; give one a pair, or none")
+        raise InputError(
+            f"{len(pairs)} pairs and {len(starts)} initial transforms; give one a pair, or none"
+        )
     if any(pair.fixed.grid.ndim != network.ndim for pair in pairs):
-        raise InputError("pairs of 2-D and of 3-D images cannot be trained on together; train a network for each")
-    return [example(pair.to(device), network, registration, settings.spacing_mm, start if start is None else start.to(device)) for pair, start in zip(pairs, starts, strict=True)]
+        raise InputError(
+            "pairs of 2-D and of 3-D images cannot be trained on together; train a network for each"
+        )
+    return [
+        example(
+            pair.to(device),
+            network,
+            registration,
+            settings.spacing_mm,
+            start if start is None else start.to(device),
+        )
+        for pair, start in zip(pairs, starts, strict=True)
+    ]

@@ -49,10 +49,13 @@ class Entry:
 
 
 def read_pairs(path: str | PathLike[str], preset: str | Preset) -> list[Entry]:
-    """The pairs of a CSV with a header of ``COLUMNS``; ``preset`` is for lines that name none. Files are relative to the CSV, images are not opened.
+    """The pairs of a CSV with a header of ``COLUMNS``; ``preset`` is for lines that name none.
+
+    Files are relative to the CSV, images are not opened.
 
     Raises:
-        InputError: no such table, columns that are missing or unknown, or lines with a bad name, a file that is not there, or a preset that is none; the first faults are told.
+        InputError: no such table, columns that are missing or unknown, or lines with a bad name, a
+            file that is not there, or a preset that is none; the first faults are told.
     """
     table = Path(path).absolute()
     lines = _lines(table)
@@ -61,14 +64,21 @@ def read_pairs(path: str | PathLike[str], preset: str | Preset) -> list[Entry]:
     entries: list[Entry] = []
     taken: dict[str, int] = {}
     for number, cells in lines:
-        found = [*_name_faults(cells, taken), *_file_faults(table.parent, cells), *_choice_faults(cells)]
+        found = [
+            *_name_faults(cells, taken),
+            *_file_faults(table.parent, cells),
+            *_choice_faults(cells),
+        ]
         taken.setdefault(cells.get("name", "").casefold(), number)
         faults += [f"line {number}: {fault}" for fault in found]
         if not found:
             entries.append(_entry(table.parent, cells, default))
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise InputError(f"{path} cannot be run: {'; '.join(faults[:SHOWN])}{more}; correct the table, nothing was run")
+        raise InputError(
+            f"{path} cannot be run: {'; '.join(faults[:SHOWN])}{more}; correct the table, nothing"
+            " was run"
+        )
     return entries
 
 
@@ -80,29 +90,57 @@ def _lines(table: Path) -> list[tuple[int, dict[str, str]]]:
             columns = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} is no readable table ({error}); expected text with the header {','.join(NEEDED)}, one line a pair") from error
-    missing, unknown = [name for name in NEEDED if name not in columns], [name for name in columns if name not in COLUMNS or columns.count(name) > 1]
+        raise InputError(
+            f"{table} is no readable table ({error}); expected text with the header"
+            f" {','.join(NEEDED)}, one line a pair"
+        ) from error
+    missing, unknown = (
+        [name for name in NEEDED if name not in columns],
+        [name for name in columns if name not in COLUMNS or columns.count(name) > 1],
+    )
     if missing or unknown:
-        fault = f"lacks the column {missing[0]}" if missing else f"has the column {unknown[0]!r}, which is unknown or there twice"
-        raise InputError(f"{table} {fault} (its first line is {','.join(columns)!r}); name its columns {', '.join(NEEDED)} and, where wanted, {', '.join(COLUMNS[len(NEEDED) :])}")
+        fault = (
+            f"lacks the column {missing[0]}"
+            if missing
+            else f"has the column {unknown[0]!r}, which is unknown or there twice"
+        )
+        raise InputError(
+            f"{table} {fault} (its first line is {','.join(columns)!r}); name its columns"
+            f" {', '.join(NEEDED)} and, where wanted, {', '.join(COLUMNS[len(NEEDED) :])}"
+        )
     if not rows:
         raise InputError(f"{table} holds no pairs, only a header; add a line for each pair")
     for number, row in rows:
         if None in row or None in row.values():
-            raise InputError(f"{table}, line {number} has not as many cells as the header ({len(columns)}); correct the line, with quotes around a cell that holds a comma")
-    return [(number, {name: cell.strip() for name, cell in row.items() if cell.strip()}) for number, row in rows]
+            raise InputError(
+                f"{table}, line {number} has not as many cells as the header ({len(columns)});"
+                " correct the line, with quotes around a cell that holds a comma"
+            )
+    return [
+        (number, {name: cell.strip() for name, cell in row.items() if cell.strip()})
+        for number, row in rows
+    ]
 
 
 def _name_faults(cells: Mapping[str, str], taken: Mapping[str, int]) -> list[str]:
     name = cells.get("name", "")
     if not NAME.fullmatch(name) or name.casefold() in RESERVED:
-        return [f"the name {name!r} cannot be that of a folder; use letters, digits, dots, dashes and underscores"]
-    return [f"the name {name!r} is that of line {taken[name.casefold()]} too"] if name.casefold() in taken else []
+        return [
+            f"the name {name!r} cannot be that of a folder; use letters, digits, dots, dashes and"
+            " underscores"
+        ]
+    return (
+        [f"the name {name!r} is that of line {taken[name.casefold()]} too"]
+        if name.casefold() in taken
+        else []
+    )
 
 
 def _file_faults(folder: Path, cells: Mapping[str, str]) -> list[str]:
     files = [name for name in cells if name not in ("name", "preset")]
-    return [f"{name} is missing" for name in ("fixed", "moving") if name not in cells] + [f"{name} {cells[name]} is no file" for name in files if not (folder / cells[name]).is_file()]
+    return [f"{name} is missing" for name in ("fixed", "moving") if name not in cells] + [
+        f"{name} {cells[name]} is no file" for name in files if not (folder / cells[name]).is_file()
+    ]
 
 
 def _choice_faults(cells: Mapping[str, str]) -> list[str]:
@@ -124,15 +162,28 @@ def _entry(folder: Path, cells: Mapping[str, str], default: Preset) -> Entry:
     if TWO_TABLES[0] in files:
         landmarks["landmarks"] = (files[TWO_TABLES[0]], files[TWO_TABLES[1]])
     chosen = named_preset(cells["preset"]) if "preset" in cells else default
-    return Entry(cells["name"], files["fixed"], files["moving"], chosen, files.get("fixed_mask"), files.get("moving_mask"), landmarks.get("landmarks"), landmarks.get("guide_landmarks"))
+    return Entry(
+        cells["name"],
+        files["fixed"],
+        files["moving"],
+        chosen,
+        files.get("fixed_mask"),
+        files.get("moving_mask"),
+        landmarks.get("landmarks"),
+        landmarks.get("guide_landmarks"),
+    )
 
 
 def same_inputs(entry: Entry, inputs: Mapping[str, Any]) -> bool:
-    """Whether ``inputs``, a section of config.json, are those of ``entry`` by content, wherever the files lie now."""
+    """Whether ``inputs``, a section of config.json, are those of ``entry`` by content, wherever the
+    files lie now.
+    """
     paths = {name: getattr(entry, name) for name in IMAGES}
     hashes = {name: hash_file(path) if path else None for name, path in paths.items()}
     images = all(hashes[name] == (inputs[name] or {}).get("file_sha256") for name in IMAGES)
-    return images and all(_points_hash(getattr(entry, name)) == (inputs[name] or {}).get("sha256") for name in TABLES)
+    return images and all(
+        _points_hash(getattr(entry, name)) == (inputs[name] or {}).get("sha256") for name in TABLES
+    )
 
 
 def _points_hash(source: Landmarks | None) -> str | None:

@@ -16,20 +16,36 @@ LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK")
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on, and the kind of machine."""
     libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"inrreg": inrreg.__version__, "python": platform.python_version(), **libraries, "system": platform.system(), "machine": platform.machine()}
+    return {
+        "inrreg": inrreg.__version__,
+        "python": platform.python_version(),
+        **libraries,
+        "system": platform.system(),
+        "machine": platform.machine(),
+    }
 
 
 def input_entry(source: Any, content: Image | tuple[Points, Points]) -> dict[str, Any]:
-    """Where an input came from (a file with its SHA-256, an object in memory by its type, or the preset) and what it holds (grid or count, SHA-256)."""
+    """Where an input came from (a file with its SHA-256, an object in memory by its type, or the
+    preset) and what it holds (grid or count, SHA-256).
+    """
     if isinstance(source, str | Path):
         entry = {"file": str(source), "file_sha256": hash_file(source)}
     else:
         entry = {"object": "found by the preset" if source is None else type(source).__name__}
     if isinstance(content, Image):
         return {**entry, "grid": content.grid.to_json(), "sha256": image_hash(content)}
-    return {**entry, "n": len(content[0]), "sha256": hash_bytes(*[points.coords.numpy().tobytes() for points in content])}
+    return {
+        **entry,
+        "n": len(content[0]),
+        "sha256": hash_bytes(*[points.coords.numpy().tobytes() for points in content]),
+    }
 
 
 def image_hash(image: Image) -> str:
     """SHA-256 of the values and the grid of an image, whatever file or object it came from."""
-    return hash_bytes(image.data.detach().cpu().contiguous().numpy().tobytes(), image.grid.affine.tobytes(), repr(image.grid.shape).encode())
+    return hash_bytes(
+        image.data.detach().cpu().contiguous().numpy().tobytes(),
+        image.grid.affine.tobytes(),
+        repr(image.grid.shape).encode(),
+    )

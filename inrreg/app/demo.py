@@ -16,8 +16,18 @@ SMALLEST = 16
 """Voxels along the longest axis."""
 
 
-def lung_demo(folder: Path, *, size: int = 96, motion_mm: float = 20.0, seed: int = 0, threads: int | None = None, device: str = "cpu", progress: Progress | None = None) -> Result:
-    """Write a breathing lung pair to ``folder/pair``, register it by the lung preset, and save the result to ``folder/result``.
+def lung_demo(
+    folder: Path,
+    *,
+    size: int = 96,
+    motion_mm: float = 20.0,
+    seed: int = 0,
+    threads: int | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Result:
+    """Write a breathing lung pair to ``folder/pair``, register it by the lung preset, and save the
+    result to ``folder/result``.
 
     Raises:
         InputError: a size or motion for which there is no phantom.
@@ -27,8 +37,12 @@ def lung_demo(folder: Path, *, size: int = 96, motion_mm: float = 20.0, seed: in
         raise InputError(f"a size of {size} voxels shows no lung; give {SMALLEST} or more")
     check_output(folder / "result")
     spacing = FIELD_OF_VIEW_MM / size
-    log.info("making a lung pair of %.2g mm voxels, mean motion %g mm, seed %d", spacing, motion_mm, seed)
-    pair = lung_pair(shape=(size, round(size * 5 / 6), size), spacing=spacing, motion_mm=motion_mm, seed=seed)
+    log.info(
+        "making a lung pair of %.2g mm voxels, mean motion %g mm, seed %d", spacing, motion_mm, seed
+    )
+    pair = lung_pair(
+        shape=(size, round(size * 5 / 6), size), spacing=spacing, motion_mm=motion_mm, seed=seed
+    )
     save_pair(pair, folder / "pair")
     result = register(
         pair.fixed,

@@ -16,7 +16,10 @@ def findings() -> list[tuple[str, str]]:
     return [
         ("inrreg", inrreg.__version__),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-        ("torch", f"{torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} CPU threads"),
+        (
+            "torch",
+            f"{torch.__version__}, {torch.get_num_threads()} of {os.cpu_count()} CPU threads",
+        ),
         ("cuda", _cuda()),
         ("tinycudann", _tinycudann()),
         *[(name, _version(name)) for name in libraries],
@@ -25,8 +28,16 @@ def findings() -> list[tuple[str, str]]:
 
 def _cuda() -> str:
     if torch.cuda.is_available():
-        return ", ".join(f"{torch.cuda.get_device_name(i)} ({torch.cuda.get_device_properties(i).total_memory / 1e9:.0f} GB)" for i in range(torch.cuda.device_count()))
-    return "none: this torch was built without CUDA" if torch.version.cuda is None else "none: torch has CUDA but finds no device or driver"
+        return ", ".join(
+            f"{torch.cuda.get_device_name(i)}"
+            f" ({torch.cuda.get_device_properties(i).total_memory / 1e9:.0f} GB)"
+            for i in range(torch.cuda.device_count())
+        )
+    return (
+        "none: this torch was built without CUDA"
+        if torch.version.cuda is None
+        else "none: torch has CUDA but finds no device or driver"
+    )
 
 
 def _tinycudann() -> str:

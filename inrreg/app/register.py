@@ -1,4 +1,6 @@
-"""The roof: ``register`` loads two images, runs the stages of a preset, measures, and hands over a result that can be saved."""
+"""The roof: ``register`` loads two images, runs the stages of a preset, measures, and hands over a
+result that can be saved.
+"""
 
 import copy
 import logging
@@ -15,7 +17,17 @@ from inrreg.app.config import input_entry, versions
 from inrreg.app.contrasts import further_contrasts, in_units_of, one_channel, seen_at_once
 from inrreg.app.lesion_masks import MaskMode, lesion_mask, with_mask_mode
 from inrreg.app.memory import check_memory
-from inrreg.app.metrics import SCHEMA, Landmarks, final_outcome, key, measurements, peak_memory_mb, rendered, stage_entry, strict
+from inrreg.app.metrics import (
+    SCHEMA,
+    Landmarks,
+    final_outcome,
+    key,
+    measurements,
+    peak_memory_mb,
+    rendered,
+    stage_entry,
+    strict,
+)
 from inrreg.app.result import MARK, Result
 from inrreg.core.checks import check_landmarks, check_mask, check_same_dimension
 from inrreg.core.errors import FrameError, InputError, RegistrationError
@@ -38,7 +50,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A checked request: the pair, the strategy, what judges the result (the stages never see it), and config.json; ``notes`` are the warnings said so far."""
+    """A checked request: the pair, the strategy, what judges the result (the stages never see it),
+    and config.json; ``notes`` are the warnings said so far.
+    """
 
     pair: Pair
     preset: Preset
@@ -75,13 +89,16 @@ def register(
 ) -> Result:
     """Find the map from fixed to moving world points.
 
-    Images and masks (1 means "use this") are paths, nibabel or SimpleITK images, or ``Image``; landmarks are a CSV path of pairs or
-    ``(fixed, moving)``, each ``Points`` or an array ``[n, d]``, RAS mm. ``landmarks`` only judge the result, ``guide_landmarks`` pull it.
-    ``contrasts`` are further contrasts of the pair, ``(fixed, moving)`` each, seen at once with the first. Lesion masks (1 means "has no counterpart") are for presets such as pathology: with the
-    ``mask_mode`` "fixed" they are left out and nothing else, with "prior" they help to find what has no counterpart, with "learn" there are none. ``initial`` maps fixed to moving points and is
+    Images and masks (1 means "use this") are paths, nibabel or SimpleITK images, or ``Image``;
+    landmarks are a CSV path of pairs or ``(fixed, moving)``, each ``Points`` or an array ``[n,
+    d]``, RAS mm. ``landmarks`` only judge the result, ``guide_landmarks`` pull it. ``contrasts``
+    are further contrasts of the pair, ``(fixed, moving)`` each, seen at once with the first. Lesion
+    masks (1 means "has no counterpart") are for presets such as pathology: with the ``mask_mode``
+    "fixed" they are left out and nothing else, with "prior" they help to find what has no
+    counterpart, with "learn" there are none. ``initial`` maps fixed to moving points and is
     improved on. The same inputs, seed and thread count give the same field, bit for bit, on a CPU.
-    What would need more than ``max_memory_mb`` of memory by our estimate is refused.
-    A KeyboardInterrupt ends the run with what was found until then: the outcome is ``INTERRUPTED``.
+    What would need more than ``max_memory_mb`` of memory by our estimate is refused. A
+    KeyboardInterrupt ends the run with what was found until then: the outcome is ``INTERRUPTED``.
 
     Raises:
         InputError: something about the input is wrong; nothing has been computed then.
@@ -127,16 +144,27 @@ def prepare(
     threads: int | None = None,
     max_memory_mb: float | None = None,
 ) -> Job:
-    """Load and check everything ``register`` needs, without computing anything; arguments and errors are those of ``register``."""
+    """Load and check everything ``register`` needs, without computing anything; arguments and
+    errors are those of ``register``.
+    """
     watch = Stopwatch()
     chosen, target = _preset(preset), _device(device)
     _check_numbers(seed, threads)
     with _warnings_noted() as notes:
         images = {"fixed": one_channel(fixed, "fixed"), "moving": one_channel(moving, "moving")}
         check_same_dimension(images["fixed"], images["moving"])
-        masks = {which: _mask(mask, f"{which} mask", images[which], chosen) for which, mask in (("fixed", fixed_mask), ("moving", moving_mask))}
-        truth, guides = (_landmarks(source, images, name) for source, name in ((landmarks, "landmarks"), (guide_landmarks, "guide landmarks")))
-        lesions = {which: lesion_mask(mask, f"{which} lesion mask", images[which], masks[which]) for which, mask in (("fixed", fixed_lesion_mask), ("moving", moving_lesion_mask))}
+        masks = {
+            which: _mask(mask, f"{which} mask", images[which], chosen)
+            for which, mask in (("fixed", fixed_mask), ("moving", moving_mask))
+        }
+        truth, guides = (
+            _landmarks(source, images, name)
+            for source, name in ((landmarks, "landmarks"), (guide_landmarks, "guide landmarks"))
+        )
+        lesions = {
+            which: lesion_mask(mask, f"{which} lesion mask", images[which], masks[which])
+            for which, mask in (("fixed", fixed_lesion_mask), ("moving", moving_lesion_mask))
+        }
         chosen, mode = with_mask_mode(chosen, mask_mode, lesions)
         further = further_contrasts(contrasts, images["fixed"], images["moving"])
         _check_initial(initial, images["fixed"].grid.ndim)
@@ -152,15 +180,48 @@ def prepare(
     }
     config = {
         **_settings(chosen, mode, seed, target, threads, initial),
-        "inputs": {name: None if content is None else input_entry(source, content) for name, (source, content) in given.items()},
-        "contrasts": [[input_entry(source, image) for source, image in zip(*both, strict=True)] for both in zip(contrasts, further, strict=True)],
+        "inputs": {
+            name: None if content is None else input_entry(source, content)
+            for name, (source, content) in given.items()
+        },
+        "contrasts": [
+            [input_entry(source, image) for source, image in zip(*both, strict=True)]
+            for both in zip(contrasts, further, strict=True)
+        ],
     }
-    pair = Pair(images["fixed"], images["moving"], masks["fixed"], masks["moving"], guides, lesions["fixed"], lesions["moving"])
+    pair = Pair(
+        images["fixed"],
+        images["moving"],
+        masks["fixed"],
+        masks["moving"],
+        guides,
+        lesions["fixed"],
+        lesions["moving"],
+    )
     check_memory(pair, chosen, max_memory_mb, 1 + len(further))
-    return Job(pair, chosen, target, seed, config["threads"], config, initial, truth, further, watch.seconds, notes)
+    return Job(
+        pair,
+        chosen,
+        target,
+        seed,
+        config["threads"],
+        config,
+        initial,
+        truth,
+        further,
+        watch.seconds,
+        notes,
+    )
 
 
-def _settings(preset: Preset, mask_mode: MaskMode | None, seed: int, device: torch.device, threads: int | None, initial: Transform | None) -> dict[str, Any]:
+def _settings(
+    preset: Preset,
+    mask_mode: MaskMode | None,
+    seed: int,
+    device: torch.device,
+    threads: int | None,
+    initial: Transform | None,
+) -> dict[str, Any]:
     """What config.json says apart from the inputs."""
     return {
         MARK: versions()["inrreg"],
@@ -188,7 +249,9 @@ def run(job: Job, progress: Progress | None = None) -> Result:
             return _run(job, progress, notes)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise RegistrationError(
-            f"out of memory on {job.device} ({str(error).splitlines()[0] if str(error) else 'no detail'}); take a preset with coarser levels, smaller images or another device"
+            f"out of memory on {job.device}"
+            f" ({str(error).splitlines()[0] if str(error) else 'no detail'}); take a preset with"
+            " coarser levels, smaller images or another device"
         ) from error
 
 
@@ -199,7 +262,9 @@ def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
     pair = job.pair.to(job.device)
     contrasts = [(fixed.to(job.device), moving.to(job.device)) for fixed, moving in job.contrasts]
     seen = seen_at_once(pair, contrasts, job.preset.intensity)
-    stages = run_stages(job.preset.stages, seen, copy.deepcopy(job.initial), seed=job.seed, progress=progress)
+    stages = run_stages(
+        job.preset.stages, seen, copy.deepcopy(job.initial), seed=job.seed, progress=progress
+    )
     fitted, transform = watch.seconds, stages[-1].transform
     on_grid = rendered(pair, transform)
     numbers = measurements(pair, transform, on_grid, job.landmarks)
@@ -211,18 +276,53 @@ def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
         "outcome": {"name": key(outcome), "message": outcome.value},
         "notes": [*job.notes, *notes],
         "stages": [stage_entry(stage, job.landmarks) for stage in stages],
-        "time_s": {"loading": job.loading_s, "stages": fitted, "measuring": measured, "total": job.loading_s + fitted + measured},
+        "time_s": {
+            "loading": job.loading_s,
+            "stages": fitted,
+            "measuring": measured,
+            "total": job.loading_s + fitted + measured,
+        },
         "memory_mb": peak_memory_mb(job.device),
         **numbers,
     }
     history = [record for stage in stages for record in stage.history]
-    matched = next((stage.correspondences for stage in reversed(stages) if stage.correspondences is not None), None)
-    change = next((in_units_of(stage.change, job.pair.fixed, seen.fixed) for stage in reversed(stages) if stage.change is not None), None)
-    return Result(transform.to("cpu"), pair.fixed.grid, outcome, strict(metrics), job.config, job.pair, job.landmarks, history, on_grid.to("cpu"), matched, change)
+    matched = next(
+        (stage.correspondences for stage in reversed(stages) if stage.correspondences is not None),
+        None,
+    )
+    change = next(
+        (
+            in_units_of(stage.change, job.pair.fixed, seen.fixed)
+            for stage in reversed(stages)
+            if stage.change is not None
+        ),
+        None,
+    )
+    return Result(
+        transform.to("cpu"),
+        pair.fixed.grid,
+        outcome,
+        strict(metrics),
+        job.config,
+        job.pair,
+        job.landmarks,
+        history,
+        on_grid.to("cpu"),
+        matched,
+        change,
+    )
 
 
-def run_stages(stages: Sequence[Stage], pair: Pair, initial: Transform | None, *, seed: int = 0, progress: Progress | None = None) -> list[StageResult]:
-    """Each stage from what the one before found; an interrupt or a non-finite cost ends the chain with what was reached.
+def run_stages(
+    stages: Sequence[Stage],
+    pair: Pair,
+    initial: Transform | None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[StageResult]:
+    """Each stage from what the one before found; an interrupt or a non-finite cost ends the chain
+    with what was reached.
 
     Raises:
         KeyboardInterrupt: before the first stage has found anything.
@@ -231,11 +331,26 @@ def run_stages(stages: Sequence[Stage], pair: Pair, initial: Transform | None, *
     for stage in stages:
         watch = Stopwatch()
         try:
-            results.append(stage.run(pair, results[-1].transform if results else initial, seed=seed, progress=progress))
+            results.append(
+                stage.run(
+                    pair,
+                    results[-1].transform if results else initial,
+                    seed=seed,
+                    progress=progress,
+                )
+            )
         except KeyboardInterrupt:
             if not results:
                 raise
-            results.append(StageResult(stage.name, results[-1].transform, Outcome.INTERRUPTED, watch.seconds, notes={"kept": False}))
+            results.append(
+                StageResult(
+                    stage.name,
+                    results[-1].transform,
+                    Outcome.INTERRUPTED,
+                    watch.seconds,
+                    notes={"kept": False},
+                )
+            )
         if results[-1].outcome in ENDING:
             log.warning("%s", _early_end(results))
             break
@@ -245,19 +360,35 @@ def run_stages(stages: Sequence[Stage], pair: Pair, initial: Transform | None, *
 def _early_end(results: Sequence[StageResult]) -> str:
     """Where the last stage ended, and what was kept."""
     last = results[-1]
-    why = "was stopped on request" if last.outcome is Outcome.INTERRUPTED else "met a cost that is not finite"
+    why = (
+        "was stopped on request"
+        if last.outcome is Outcome.INTERRUPTED
+        else "met a cost that is not finite"
+    )
     if not last.history:
-        return f"stage {last.name} {why} before its first iteration was done; {f'what stage {results[-2].name} found' if len(results) > 1 else 'the start'} is kept"
+        return (
+            f"stage {last.name} {why} before its first iteration was done;"
+            f" {f'what stage {results[-2].name} found' if len(results) > 1 else 'the start'} is"
+            " kept"
+        )
     at = last.history[-1]
-    return f"stage {last.name} {why} at {at.level_mm:g} mm; the map after iteration {at.iteration + 1} of {at.iterations} is kept"
+    return (
+        f"stage {last.name} {why} at {at.level_mm:g} mm; the map after iteration {at.iteration + 1}"
+        f" of {at.iterations} is kept"
+    )
 
 
 def _preset(preset: str | Preset) -> Preset:
     chosen = named_preset(preset) if isinstance(preset, str) else preset
     if not isinstance(chosen, Preset):
-        raise InputError(f"preset is a {type(preset).__name__}; give the name of one, or an inrreg.Preset")
+        raise InputError(
+            f"preset is a {type(preset).__name__}; give the name of one, or an inrreg.Preset"
+        )
     if not chosen.stages:
-        raise InputError(f"the preset {chosen.name!r} has no stages; give it at least one, for instance stages=(Start(),)")
+        raise InputError(
+            f"the preset {chosen.name!r} has no stages; give it at least one, for instance"
+            " stages=(Start(),)"
+        )
     return chosen
 
 
@@ -268,8 +399,13 @@ def _device(name: str) -> torch.device:
         raise InputError(f"no device is called {name!r}; use cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device {name!r} is not supported; use cpu, cuda or cuda:N")
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise InputError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; use device cpu, or run `inrreg doctor` to see why")
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise InputError(
+            f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA"
+            " devices; use device cpu, or run `inrreg doctor` to see why"
+        )
     return device
 
 
@@ -284,24 +420,41 @@ def _check_initial(initial: Any, ndim: int) -> None:
     if initial is None:
         return
     if not isinstance(initial, Transform):
-        raise InputError(f"initial is a {type(initial).__name__}; give an inrreg Transform, for instance inrreg.load(folder).transform")
+        raise InputError(
+            f"initial is a {type(initial).__name__}; give an inrreg Transform, for instance"
+            " inrreg.load(folder).transform"
+        )
     if initial.ndim != ndim:
-        raise FrameError(f"initial is a {initial.ndim}-D transform, but the images are {ndim}-D; give one of the same dimension")
+        raise FrameError(
+            f"initial is a {initial.ndim}-D transform, but the images are {ndim}-D; give one of the"
+            " same dimension"
+        )
 
 
 def _mask(source: Any, name: str, image: Image, preset: Preset) -> Image | None:
-    """The mask of an image, which must not be flat inside it; one that the preset finds where none is given."""
+    """The mask of an image, which must not be flat inside it; one that the preset finds where none
+    is given.
+    """
     if source is None and preset.find_mask is None:
         return None
     if source is None and preset.find_mask is not None:
         found = preset.find_mask(image)
-        log.warning("no %s was given: preset %s found one over %.0f %% of the image; look at it in the report", name, preset.name, 100 * float(found.data.mean()))
+        log.warning(
+            "no %s was given: preset %s found one over %.0f %% of the image; look at it in the"
+            " report",
+            name,
+            preset.name,
+            100 * float(found.data.mean()),
+        )
         return found
     mask = as_mask(source, name).to("cpu")
     check_mask(mask, image)
     lowest, highest = image.data.masked_select(mask.data > 0).aminmax()
     if lowest == highest:
-        raise InputError(f"{image.name} is {float(lowest):g} everywhere inside {mask.name}, so nothing there can be aligned; check that the mask belongs to the image")
+        raise InputError(
+            f"{image.name} is {float(lowest):g} everywhere inside {mask.name}, so nothing there can"
+            " be aligned; check that the mask belongs to the image"
+        )
     return mask
 
 
@@ -312,11 +465,18 @@ def _landmarks(source: Any, images: dict[str, Image], name: str) -> Landmarks | 
     if isinstance(source, str | Path):
         fixed, moving = read_point_pairs(source)
     elif isinstance(source, Sequence) and len(source) == 2:
-        fixed, moving = pair_points(_points(source[0], f"fixed {name}"), _points(source[1], f"moving {name}"))
+        fixed, moving = pair_points(
+            _points(source[0], f"fixed {name}"), _points(source[1], f"moving {name}")
+        )
     else:
-        raise InputError(f"{name} are a {type(source).__name__}; give a CSV path, or (fixed, moving), each Points, a path or an array [n, d] of RAS mm")
+        raise InputError(
+            f"{name} are a {type(source).__name__}; give a CSV path, or (fixed, moving), each"
+            " Points, a path or an array [n, d] of RAS mm"
+        )
     for points, (which, image) in zip((fixed, moving), images.items(), strict=True):
-        check_landmarks(points, image.grid, points.name if which in points.name else f"{which} {points.name}")
+        check_landmarks(
+            points, image.grid, points.name if which in points.name else f"{which} {points.name}"
+        )
     return fixed, replace(moving, labels=fixed.labels)
 
 
@@ -326,14 +486,21 @@ def _points(given: Any, name: str) -> Points:
     try:
         points = given if isinstance(given, Points) else Points.from_array(given, name=name)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} are no numbers ({error}); give Points, a path or an array [n, d] of RAS mm") from error
+        raise InputError(
+            f"{name} are no numbers ({error}); give Points, a path or an array [n, d] of RAS mm"
+        ) from error
     if points.coords.ndim != 2 or len(points) == 0 or not bool(torch.isfinite(points.coords).all()):
-        raise InputError(f"{name} have the shape {tuple(points.coords.shape)} or hold NaN or infinite values; give one row of finite RAS mm a point")
+        raise InputError(
+            f"{name} have the shape {tuple(points.coords.shape)} or hold NaN or infinite values;"
+            " give one row of finite RAS mm a point"
+        )
     return replace(points, name=name if points.name == "points" else points.name)
 
 
 class _Notes(logging.Handler):
-    """Keeps the warnings said by one run, in whichever thread: they stand in metrics.json and in the report too."""
+    """Keeps the warnings said by one run, in whichever thread: they stand in metrics.json and in
+    the report too.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -19,7 +19,13 @@ from inrreg.core.errors import InputError, OutputError, RegistrationError, Trans
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.core.image_pair import Change, Correspondences, Pair
-from inrreg.io import read_correspondences, read_image, write_correspondences, write_displacement, write_image
+from inrreg.io import (
+    read_correspondences,
+    read_image,
+    write_correspondences,
+    write_displacement,
+    write_image,
+)
 from inrreg.optimisation import Outcome
 from inrreg.optimisation.stage_result import Record
 from inrreg.transforms import Transform, load_transform, save_transform
@@ -50,12 +56,16 @@ ROOM_FOR_THE_REST = 20_000_000
 
 @dataclass(eq=False, repr=False)
 class Result:
-    """The map fixed -> moving, the fixed grid, and every number; ``pair`` is there unless it was loaded from a folder.
+    """The map fixed -> moving, the fixed grid, and every number; ``pair`` is there unless it was
+    loaded from a folder.
 
-    ``correspondences`` are the keypoints of the last discrete stage, where there was one, and where it found them; ``change`` is what has no counterpart, where a stage looked for that:
-    a mask on the fixed grid, what to add to the warped image there in the units of the fixed one, and the mask on the moving grid.
+    ``correspondences`` are the keypoints of the last discrete stage, where there was one, and where
+    it found them; ``change`` is what has no counterpart, where a stage looked for that: a mask on
+    the fixed grid, what to add to the warped image there in the units of the fixed one, and the
+    mask on the moving grid.
 
-    ``transform(points)`` maps fixed world points, ``transform.jacobian(points)`` gives the Jacobian, ``transform.inverse()`` the map back; all RAS mm, on the CPU.
+    ``transform(points)`` maps fixed world points, ``transform.jacobian(points)`` gives the
+    Jacobian, ``transform.inverse()`` the map back; all RAS mm, on the CPU.
     """
 
     transform: Transform
@@ -75,14 +85,18 @@ class Result:
         return warp(image, self.transform, self.grid, method=method)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the result folder: displacement, warped image, transform, metrics, config and report; whole or not at all.
+        """Write the result folder: displacement, warped image, transform, metrics, config and
+        report; whole or not at all.
 
         Raises:
             OutputError: the folder is there and not a result of ours, or cannot be written.
             InputError: the result was loaded and its images are not at hand.
         """
         if self.pair is None:
-            raise InputError("this result was loaded without its images, so its report cannot be drawn again; copy its folder instead of saving it")
+            raise InputError(
+                "this result was loaded without its images, so its report cannot be drawn again;"
+                " copy its folder instead of saving it"
+            )
         with replaced_folder(folder) as part:
             self._write(part, self.pair, self.on_grid or rendered(self.pair, self.transform))
         return Path(folder)
@@ -113,12 +127,28 @@ class Result:
             determinant=on_grid.determinant,
             metrics={name: value for name, value in self.metrics.items() if name != "notes"},
             config=self.config,
-            history=[{"stage": r.stage, "level": r.level_mm, "iteration": r.iteration, "loss": r.cost, "terms": r.terms} for r in self.history],
+            history=[
+                {
+                    "stage": r.stage,
+                    "level": r.level_mm,
+                    "iteration": r.iteration,
+                    "loss": r.cost,
+                    "terms": r.terms,
+                }
+                for r in self.history
+            ],
             messages=[Message("warning", note) for note in notes],
             mask=pair.fixed_mask,
             change=self.change,
-            landmark_errors=None if self.landmarks is None else landmark_errors(self.transform, self.landmarks),
-            provenance={"Fixed image": pair.fixed.name, "Moving image": pair.moving.name, "Preset": self.config["preset"]["name"], **self.config["versions"]},
+            landmark_errors=(
+                None if self.landmarks is None else landmark_errors(self.transform, self.landmarks)
+            ),
+            provenance={
+                "Fixed image": pair.fixed.name,
+                "Moving image": pair.moving.name,
+                "Preset": self.config["preset"]["name"],
+                **self.config["versions"],
+            },
         )
 
     def _under_its_file_name(self, image: Image, which: str) -> Image:
@@ -128,29 +158,62 @@ class Result:
 
     def __repr__(self) -> str:
         error = self.metrics.get("landmarks", {}).get("all")
-        landmarks = f", landmark error {error['initial_mean_mm']:.2f} -> {error['mean_mm']:.2f} mm" if error else ""
-        return f"Result({self.outcome.label}, {type(self.transform).__name__} on {self.grid}, {self.metrics['jacobian']['folded_percent']:.2g} % folded{landmarks})"
+        landmarks = (
+            f", landmark error {error['initial_mean_mm']:.2f} -> {error['mean_mm']:.2f} mm"
+            if error
+            else ""
+        )
+        return (
+            f"Result({self.outcome.label}, {type(self.transform).__name__} on {self.grid},"
+            f" {self.metrics['jacobian']['folded_percent']:.2g} % folded{landmarks})"
+        )
 
 
 def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> Result:
-    """The result that ``Result.save`` wrote: its continuous transform, fixed grid, metrics and settings.
+    """The result that ``Result.save`` wrote: its continuous transform, fixed grid, metrics and
+    settings.
 
     Raises:
         InputError: the folder is no result of ours, or not whole.
     """
     path = Path(folder)
     if not is_result(path):
-        raise InputError(f"{path} is no result folder of inrreg ({'it has no config.json of ours' if path.is_dir() else 'there is no such folder'}); give the folder that `register` wrote")
+        raise InputError(
+            f"{path} is no result folder of inrreg"
+            f" ({'it has no config.json of ours' if path.is_dir() else 'there is no such folder'});"
+            " give the folder that `register` wrote"
+        )
     try:
-        config, metrics = (json.loads((path / f"{name}.json").read_text(encoding="utf-8")) for name in ("config", "metrics"))
+        config, metrics = (
+            json.loads((path / f"{name}.json").read_text(encoding="utf-8"))
+            for name in ("config", "metrics")
+        )
         transform = load_transform(path / "transform", device)
-        grid, outcome = Grid.from_json(config["inputs"]["fixed"]["grid"]), Outcome[metrics["outcome"]["name"].upper()]
+        grid, outcome = (
+            Grid.from_json(config["inputs"]["fixed"]["grid"]),
+            Outcome[metrics["outcome"]["name"].upper()],
+        )
         matched = path / "correspondences.csv"
         correspondences = read_correspondences(matched) if matched.exists() else None
-        change = Change(**{name: read_image(path / f"{name}.nii.gz") for name in CHANGE}) if (path / f"{CHANGE[0]}.nii.gz").exists() else None
-        return Result(transform, grid, outcome, metrics, config, correspondences=correspondences, change=change)
+        change = (
+            Change(**{name: read_image(path / f"{name}.nii.gz") for name in CHANGE})
+            if (path / f"{CHANGE[0]}.nii.gz").exists()
+            else None
+        )
+        return Result(
+            transform,
+            grid,
+            outcome,
+            metrics,
+            config,
+            correspondences=correspondences,
+            change=change,
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, TransformError) as error:
-        raise InputError(f"{path} is a damaged result ({type(error).__name__}: {error}); copy it again or repeat the registration") from error
+        raise InputError(
+            f"{path} is a damaged result ({type(error).__name__}: {error}); copy it again or repeat"
+            " the registration"
+        ) from error
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
@@ -162,7 +225,10 @@ def write_json(content: dict[str, Any], path: Path) -> None:
     try:
         path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"{path} could not be written ({error.strerror}); check that its folder exists and has room") from error
+        raise OutputError(
+            f"{path} could not be written ({error.strerror}); check that its folder exists and has"
+            " room"
+        ) from error
 
 
 def is_result(folder: Path) -> bool:
@@ -178,29 +244,42 @@ def check_output(folder: str | os.PathLike[str], grid: Grid | None = None) -> No
     """Whether a result over ``grid`` can be written to ``folder``, asked before any work.
 
     Raises:
-        OutputError: it is a file, holds anything but a result of ours, cannot be replaced, its parent cannot be written, or the disk is too full.
+        OutputError: it is a file, holds anything but a result of ours, cannot be replaced, its
+            parent cannot be written, or the disk is too full.
     """
     path = Path(folder)
     try:
         if path.exists():
             _check_replaceable(path)
-        _check_room(path, ROOM_FOR_THE_REST + (0 if grid is None else 4 * grid.n_voxels * (grid.ndim + 2)))
+        _check_room(
+            path, ROOM_FOR_THE_REST + (0 if grid is None else 4 * grid.n_voxels * (grid.ndim + 2))
+        )
     except RegistrationError:
         raise
     except OSError as error:
-        raise OutputError(f"{path} cannot be looked at ({error.strerror}); choose another output folder or change its permissions") from error
+        raise OutputError(
+            f"{path} cannot be looked at ({error.strerror}); choose another output folder or change"
+            " its permissions"
+        ) from error
 
 
 def _check_room(path: Path, needed: int) -> None:
     """Whether ``needed`` bytes can be written beside ``path``."""
     parent = next(p for p in path.absolute().parents if p.exists())
     if not parent.is_dir():
-        raise OutputError(f"{path} cannot be made, because {parent} is a file; give a folder for the result")
+        raise OutputError(
+            f"{path} cannot be made, because {parent} is a file; give a folder for the result"
+        )
     if not os.access(parent, os.W_OK):
-        raise OutputError(f"{parent} cannot be written to; choose another output folder or change its permissions")
+        raise OutputError(
+            f"{parent} cannot be written to; choose another output folder or change its permissions"
+        )
     free = shutil.disk_usage(parent).free
     if free < needed:
-        raise OutputError(f"the disk of {parent} has {free / 1e6:.0f} MB left and the result may need {needed / 1e6:.0f} MB; free some space or choose another disk")
+        raise OutputError(
+            f"the disk of {parent} has {free / 1e6:.0f} MB left and the result may need"
+            f" {needed / 1e6:.0f} MB; free some space or choose another disk"
+        )
 
 
 def _check_replaceable(path: Path) -> None:
@@ -208,17 +287,28 @@ def _check_replaceable(path: Path) -> None:
         raise OutputError(f"{path} is a file; give a folder for the result")
     held = {entry.name for entry in path.iterdir()}
     if held and not is_result(path):
-        raise OutputError(f"{path} exists and is not a result of inrreg, so it is left alone; choose another folder or empty this one")
+        raise OutputError(
+            f"{path} exists and is not a result of inrreg, so it is left alone; choose another"
+            " folder or empty this one"
+        )
     if others := sorted(held - FILES):
-        raise OutputError(f"{path} is a result, but holds other files too ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}), which would be lost; move them away or choose another folder")
+        raise OutputError(
+            f"{path} is a result, but holds other files too"
+            f" ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}), which would be lost;"
+            " move them away or choose another folder"
+        )
     mounted = path.absolute().is_mount()
     if mounted or path.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise OutputError(f"{path} cannot be replaced as a whole, as it is {'a mount point' if mounted else 'the folder you are in'}; choose a folder inside it")
+        raise OutputError(
+            f"{path} cannot be replaced as a whole, as it is"
+            f" {'a mount point' if mounted else 'the folder you are in'}; choose a folder inside it"
+        )
 
 
 @contextmanager
 def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place when everything in it is written; nothing is left if that fails.
+    """A temporary folder beside ``folder`` that takes its place when everything in it is written;
+    nothing is left if that fails.
 
     Raises:
         OutputError: ``folder`` is not ours, or something could not be written.
@@ -229,7 +319,9 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another output folder") from error
+        raise OutputError(
+            f"{folder} cannot be written ({error.strerror}); choose another output folder"
+        ) from error
     part = workshop / "new"
     try:
         part.mkdir()
@@ -238,14 +330,20 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     except RegistrationError:
         raise
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"the result could not be written to {folder} ({getattr(error, 'strerror', None) or error}); free some space or choose another output folder") from error
+        raise OutputError(
+            f"the result could not be written to {folder}"
+            f" ({getattr(error, 'strerror', None) or error}); free some space or choose another"
+            " output folder"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
         _remove_empty(workshop)
 
 
 def _swap(part: Path, target: Path, old: Path) -> None:
-    """Put ``part`` in the place of ``target``; the old result is removed only after the new one stands, and put back where it cannot."""
+    """Put ``part`` in the place of ``target``; the old result is removed only after the new one
+    stands, and put back where it cannot.
+    """
     if not target.exists():
         part.rename(target)
         return

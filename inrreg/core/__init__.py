@@ -1,1 +1,3 @@
-"""What everything else stands on: errors, threads, grids, images, points, the image pair, files and hashes."""
+"""What everything else stands on: errors, threads, grids, images, points, the image pair, files and
+hashes.
+"""

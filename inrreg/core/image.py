@@ -16,7 +16,9 @@ from inrreg.core.grid import Grid
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """Intensities on a grid: ``data`` is ``[channels, *grid.shape]``, floating point; ``name`` appears in messages; ``dtype`` is the array type it came in."""
+    """Intensities on a grid: ``data`` is ``[channels, *grid.shape]``, floating point; ``name``
+    appears in messages; ``dtype`` is the array type it came in.
+    """
 
     data: Shaped[Tensor, "c *shape"]
     grid: Grid
@@ -25,21 +27,45 @@ class Image:
 
     def __post_init__(self) -> None:
         if tuple(self.data.shape[1:]) != self.grid.shape:
-            raise FrameError(f"{self.name}: data of shape {tuple(self.data.shape)} does not lie on {self.grid}; expected [channels, {', '.join(map(str, self.grid.shape))}]")
+            raise FrameError(
+                f"{self.name}: data of shape {tuple(self.data.shape)} does not lie on {self.grid};"
+                f" expected [channels, {', '.join(map(str, self.grid.shape))}]"
+            )
 
     @classmethod
     def from_array(cls, array: ArrayLike | Tensor, grid: Grid, name: str = "image") -> Self:
         """One-channel image from an array in index order (i, j, k) on ``grid``."""
-        values = array if isinstance(array, Tensor) else torch.from_numpy(np.require(cls._native(np.asarray(array)), requirements=["C", "W"]))
-        dtype = np.dtype(str(values.dtype).removeprefix("torch.")) if isinstance(array, Tensor) else np.asarray(array).dtype
+        values = (
+            array
+            if isinstance(array, Tensor)
+            else torch.from_numpy(
+                np.require(cls._native(np.asarray(array)), requirements=["C", "W"])
+            )
+        )
+        dtype = (
+            np.dtype(str(values.dtype).removeprefix("torch."))
+            if isinstance(array, Tensor)
+            else np.asarray(array).dtype
+        )
         return cls(cls._cast(values)[None], grid, name, dtype)
 
     @staticmethod
     def _native(array: np.ndarray) -> np.ndarray:
-        """In an array type that torch knows: native byte order, no unsigned words, no half or long doubles."""
+        """In an array type that torch knows: native byte order, no unsigned words, no half or long
+        doubles.
+        """
         if array.dtype.kind == "f":
             return array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32, copy=False)
-        return array.astype(array.dtype if array.dtype == np.uint8 else np.int64 if array.dtype.itemsize > 4 or array.dtype.kind == "u" else np.int32, copy=False)
+        return array.astype(
+            (
+                array.dtype
+                if array.dtype == np.uint8
+                else np.int64
+                if array.dtype.itemsize > 4 or array.dtype.kind == "u"
+                else np.int32
+            ),
+            copy=False,
+        )
 
     @staticmethod
     def _cast(values: Tensor) -> Tensor:
@@ -66,15 +92,22 @@ class Image:
         return array[0] if self.channels == 1 else array
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, {self.channels} channel{'s' * (self.channels > 1)}, {self.grid})"
+        return (
+            f"{type(self).__name__}({self.name!r}, {self.channels}"
+            f" channel{'s' * (self.channels > 1)}, {self.grid})"
+        )
 
 
 class LabelImage(Image):
-    """Integer labels on a grid, 0 is background: always warped by the nearest neighbour, so no new value appears."""
+    """Integer labels on a grid, 0 is background: always warped by the nearest neighbour, so no new
+    value appears.
+    """
 
     @staticmethod
     def _cast(values: Tensor) -> Tensor:
-        return values.round().to(torch.int32) if values.is_floating_point() else values.to(torch.int32)
+        return (
+            values.round().to(torch.int32) if values.is_floating_point() else values.to(torch.int32)
+        )
 
     def mask(self) -> Image:
         """1 where any label is, as an image."""
@@ -90,12 +123,19 @@ class Points:
     name: str = "points"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(self.labels) or tuple(str(i + 1) for i in range(len(self.coords))))
+        object.__setattr__(
+            self, "labels", tuple(self.labels) or tuple(str(i + 1) for i in range(len(self.coords)))
+        )
         if len(self.labels) != len(self.coords):
-            raise InputError(f"{self.name}: {len(self.labels)} labels for {len(self.coords)} points; give one label a point")
+            raise InputError(
+                f"{self.name}: {len(self.labels)} labels for {len(self.coords)} points; give one"
+                " label a point"
+            )
 
     @classmethod
-    def from_array(cls, coords: ArrayLike, labels: Sequence[str] = (), name: str = "points") -> Self:
+    def from_array(
+        cls, coords: ArrayLike, labels: Sequence[str] = (), name: str = "points"
+    ) -> Self:
         """Points from an ``[n, d]`` array of RAS mm."""
         return cls(torch.as_tensor(np.array(coords, dtype=np.float64)), tuple(labels), name)
 

@@ -13,7 +13,9 @@ from inrreg.core.image import Image, Points
 
 @dataclass(frozen=True, eq=False)
 class Correspondences:
-    """Points of the fixed image and where a search found them in the moving one, RAS mm, each with a ``confidence`` in 0 ... 1."""
+    """Points of the fixed image and where a search found them in the moving one, RAS mm, each with
+    a ``confidence`` in 0 ... 1.
+    """
 
     fixed: Points
     moving: Points
@@ -22,8 +24,12 @@ class Correspondences:
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What motion does not explain. ``non_correspondence`` in 0 ... 1 on the fixed grid, 1 means "has no counterpart"; ``appearance_change`` there, to be added to the warped image,
-    in the units of the images that the stage saw; ``vanished`` is the mask of the moving image, on its grid: what has no counterpart in the fixed one.
+    """What motion does not explain.
+
+    ``non_correspondence`` in 0 ... 1 on the fixed grid, 1 means "has no counterpart";
+    ``appearance_change`` there, to be added to the warped image, in the units of the images that
+    the stage saw; ``vanished`` is the mask of the moving image, on its grid: what has no
+    counterpart in the fixed one.
     """
 
     non_correspondence: Image
@@ -33,9 +39,11 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Fixed and moving image, where to use them (mask == 1 means "use this"), and landmark pairs that may guide the fit.
+    """Fixed and moving image, where to use them (mask == 1 means "use this"), and landmark pairs
+    that may guide the fit.
 
-    The lesions are masks in 0 ... 1 on any grid of their image, 1 means "has no counterpart": a ``Registration`` leaves them out of its similarities (cost-function masking).
+    The lesions are masks in 0 ... 1 on any grid of their image, 1 means "has no counterpart": a
+    ``Registration`` leaves them out of its similarities (cost-function masking).
     """
 
     fixed: Image
@@ -52,7 +60,18 @@ class Pair:
 
     def to(self, device: torch.device | str) -> Self:
         """The pair with images and masks on ``device``."""
-        move = {name: image.to(device) for name in ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_lesion", "moving_lesion") if (image := getattr(self, name)) is not None}
+        move = {
+            name: image.to(device)
+            for name in (
+                "fixed",
+                "moving",
+                "fixed_mask",
+                "moving_mask",
+                "fixed_lesion",
+                "moving_lesion",
+            )
+            if (image := getattr(self, name)) is not None
+        }
         return replace(self, **move)
 
     def swapped(self) -> Self:

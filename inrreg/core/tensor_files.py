@@ -1,4 +1,6 @@
-"""Tensors and what they are of in one file: safetensors, with a JSON description in its header; written whole or not at all."""
+"""Tensors and what they are of in one file: safetensors, with a JSON description in its header;
+written whole or not at all.
+"""
 
 import json
 import os
@@ -14,8 +16,14 @@ from torch import Tensor
 from inrreg.core.errors import InputError, OutputError
 
 
-def write_tensors(path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Write ``tensors`` and their ``description`` (JSON values), which ``kind`` names in the header.
+def write_tensors(
+    path: str | os.PathLike[str],
+    kind: str,
+    tensors: Mapping[str, Tensor],
+    description: Mapping[str, Any],
+) -> None:
+    """Write ``tensors`` and their ``description`` (JSON values), which ``kind`` names in the
+    header.
 
     Raises:
         OutputError: it cannot be written.
@@ -24,7 +32,9 @@ def write_tensors(path: str | os.PathLike[str], kind: str, tensors: Mapping[str,
     write_whole(save(copies, metadata={kind: json.dumps(description)}), Path(path))
 
 
-def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(
+    path: str | os.PathLike[str], kind: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What ``write_tensors`` wrote under ``kind``, on the CPU.
 
     Raises:
@@ -35,7 +45,10 @@ def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Ten
             description = json.loads(file.metadata()[kind])
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} holds no {kind} of ours or is damaged ({type(error).__name__}: {error}); give a file that this package wrote") from error
+        raise InputError(
+            f"{path} holds no {kind} of ours or is damaged ({type(error).__name__}: {error}); give"
+            " a file that this package wrote"
+        ) from error
     return tensors, description
 
 
@@ -56,4 +69,7 @@ def write_whole(content: bytes, path: Path) -> None:
     except OSError as error:
         if part is not None:
             Path(part).unlink(missing_ok=True)
-        raise OutputError(f"{path} could not be written ({error.strerror}); free some space or choose another place") from error
+        raise OutputError(
+            f"{path} could not be written ({error.strerror}); free some space or choose another"
+            " place"
+        ) from error

@@ -1,7 +1,9 @@
-"""How the threads of the CPU are shared out: between compiled loops and torch's own operations, and between two pieces of work that need nothing of each other.
+"""How the threads of the CPU are shared out: between compiled loops and torch's own operations, and
+between two pieces of work that need nothing of each other.
 
-torch's threads wait for their next operation by spinning, for some milliseconds, on the very cores that compiled loops then ask for. So where loops do most of the work,
-torch's own operations are given one thread, and the loops all of them.
+torch's threads wait for their next operation by spinning, for some milliseconds, on the very cores
+that compiled loops then ask for. So where loops do most of the work, torch's own operations are
+given one thread, and the loops all of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +23,9 @@ Work = Callable[[Callable[[Said], None] | None], Value]
 
 
 class lazy(Generic[Value]):  # noqa: N801, as property is written
-    """A property that is computed when it is first asked for, and kept; functools' own locks out all other instances meanwhile (Python 3.11), and so the other of two pieces of work."""
+    """A property that is computed when it is first asked for, and kept; functools' own locks out
+    all other instances meanwhile (Python 3.11), and so the other of two pieces of work.
+    """
 
     def __init__(self, function: Callable[[Any], Value]) -> None:
         self._function, self.__doc__ = function, function.__doc__
@@ -38,7 +42,8 @@ class lazy(Generic[Value]):  # noqa: N801, as property is written
     def __get__(self, instance: object | None, owner: type | None = None) -> Self | Value:
         if instance is None:
             return self
-        value = instance.__dict__[self._name] = self._function(instance)  # where it is found first from now on
+        # where it is found first from now on
+        value = instance.__dict__[self._name] = self._function(instance)
         return value
 
 
@@ -47,7 +52,9 @@ _END = object()
 
 
 def for_loops() -> int:
-    """How many threads a compiled loop may use here: as many as torch, unless ``loops_first`` has said otherwise."""
+    """How many threads a compiled loop may use here: as many as torch, unless ``loops_first`` has
+    said otherwise.
+    """
     return _of_loops.get() or torch.get_num_threads()
 
 
@@ -60,7 +67,9 @@ def at_most(count: int) -> Iterator[None]:
 
 @contextmanager
 def loops_first(count: int | None = None) -> Iterator[None]:
-    """Inside the block compiled loops have ``count`` threads (as many as before it unless given), and torch's own operations one."""
+    """Inside the block compiled loops have ``count`` threads (as many as before it unless given),
+    and torch's own operations one.
+    """
     with _numbers(1, count or for_loops()):
         yield
 
@@ -78,11 +87,14 @@ def _numbers(of_torch: int, of_loops: int | None) -> Iterator[None]:
 
 @contextmanager
 def aside(work: Work[Said, Value], device: torch.device) -> Iterator[Work[Said, Value]]:
-    """Does ``work`` beside the block, in a thread of its own with half of the threads, and gives what waits for its value, to be called once; on a GPU, which one piece of work fills, and with one
-    thread, it gives ``work`` itself, which is then done when it is called. Of the context, context variables are carried over.
+    """Does ``work`` beside the block, in a thread of its own with half of the threads, and gives
+    what waits for its value, to be called once; on a GPU, which one piece of work fills, and with
+    one thread, it gives ``work`` itself, which is then done when it is called. Of the context,
+    context variables are carried over.
 
-    Either is called with what is to hear how far the work is, if anything, in the thread that calls. To leave the block before ends the work: a KeyboardInterrupt is raised in it when
-    it next says something.
+    Either is called with what is to hear how far the work is, if anything, in the thread that
+    calls. To leave the block before ends the work: a KeyboardInterrupt is raised in it when it next
+    says something.
     """
     threads = for_loops()
     if threads == 1 or device.type != "cpu":

@@ -1,10 +1,22 @@
-"""How good a registration is: landmark error, overlap, surface distance, Jacobian, inverse consistency, image agreement. See docs/metrics.md."""
+"""How good a registration is: landmark error, overlap, surface distance, Jacobian, inverse
+consistency, image agreement. See docs/metrics.md.
+"""
 
 from inrreg.evaluation.agreement import ImageAgreement, image_agreement
 from inrreg.evaluation.consistency import inverse_consistency, inverse_consistency_on
 from inrreg.evaluation.distance_statistics import DistanceStatistics, distance_statistics
-from inrreg.evaluation.jacobian import JacobianStatistics, jacobian_determinant, jacobian_determinant_of_field, jacobian_statistics
-from inrreg.evaluation.landmarks import LandmarkError, LandmarkErrors, landmark_distances, landmark_error
+from inrreg.evaluation.jacobian import (
+    JacobianStatistics,
+    jacobian_determinant,
+    jacobian_determinant_of_field,
+    jacobian_statistics,
+)
+from inrreg.evaluation.landmarks import (
+    LandmarkError,
+    LandmarkErrors,
+    landmark_distances,
+    landmark_error,
+)
 from inrreg.evaluation.overlap import Overlap, label_overlap
 from inrreg.evaluation.surface import SurfaceDistance, SurfaceDistances, surface_distances
 

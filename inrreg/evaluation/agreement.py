@@ -1,4 +1,6 @@
-"""How alike two images on one grid are: numbers to compare before and after a registration, not its cost."""
+"""How alike two images on one grid are: numbers to compare before and after a registration, not its
+cost.
+"""
 
 from dataclasses import asdict, dataclass
 
@@ -19,7 +21,11 @@ SOME = 1 << 14
 
 @dataclass(frozen=True)
 class ImageAgreement:
-    """Agreement of two images over ``n_voxels``: correlations in -1 ... 1, the mean squared difference in squared intensity units; ``lncc`` is None where every window is flat."""
+    """Agreement of two images over ``n_voxels``: correlations in -1 ...
+
+    1, the mean squared difference in squared intensity units; ``lncc`` is None where every window
+    is flat.
+    """
 
     n_voxels: int
     ncc: float
@@ -30,44 +36,63 @@ class ImageAgreement:
         return asdict(self)
 
 
-def image_agreement(fixed: Image, warped: Image, mask: Image | None = None, window_mm: float = 9.0) -> ImageAgreement:
-    """Global and mean local normalised cross-correlation and mean squared difference where ``mask`` is 1 (everywhere without one).
+def image_agreement(
+    fixed: Image, warped: Image, mask: Image | None = None, window_mm: float = 9.0
+) -> ImageAgreement:
+    """Global and mean local normalised cross-correlation and mean squared difference where ``mask``
+    is 1 (everywhere without one).
 
-    The local one is the mean, over mask voxels, of the correlation in a box of about ``window_mm`` around them.
-    Windows in which ``fixed`` is flat are left out, so the same windows count before and after; where only ``warped`` is flat it is 0.
+    The local one is the mean, over mask voxels, of the correlation in a box of about ``window_mm``
+    around them. Windows in which ``fixed`` is flat are left out, so the same windows count before
+    and after; where only ``warped`` is flat it is 0.
 
     Raises:
         FrameError: the images or the mask lie on different grids.
-        InputError: an empty mask, values that are not finite, or a fixed image that is constant inside the mask.
+        InputError: an empty mask, values that are not finite, or a fixed image that is constant
+            inside the mask.
     """
     require_grid(fixed.grid, fixed, warped)
     inside = selected(mask, fixed.grid)
     f, w = _centred(fixed), _centred(warped)
     if np.ptp(f[inside]) == 0:
-        raise InputError(f"{fixed.name} is constant inside the mask; no correlation is defined, so choose another mask")
+        raise InputError(
+            f"{fixed.name} is constant inside the mask; no correlation is defined, so choose"
+            " another mask"
+        )
     return ImageAgreement(
         n_voxels=int(inside.sum()),
         ncc=float(np.corrcoef(f[inside], w[inside])[0, 1]) if np.ptp(w[inside]) > 0 else 0.0,
         lncc=_mean_local_correlation(f, w, inside, window_voxels(fixed.grid, window_mm)),
-        mse_intensity2=float(np.square(fixed.numpy()[inside].astype(np.float64) - warped.numpy()[inside]).mean()),
+        mse_intensity2=float(
+            np.square(fixed.numpy()[inside].astype(np.float64) - warped.numpy()[inside]).mean()
+        ),
     )
 
 
 def window_voxels(grid: Grid, window_mm: float) -> tuple[int, ...]:
-    """The odd number of voxels along each index axis, at least 3, that comes nearest to ``window_mm``."""
+    """The odd number of voxels along each index axis, at least 3, that comes nearest to
+    ``window_mm``.
+    """
     return tuple(2 * max(1, int(np.floor(window_mm / h / 2))) + 1 for h in grid.spacing)
 
 
 def _centred(image: Image) -> NDArray[np.float64]:
-    """Values in double precision about one in their midst: local variances lose no digits to an offset, and those of a constant image are exactly zero."""
+    """Values in double precision about one in their midst: local variances lose no digits to an
+    offset, and those of a constant image are exactly zero.
+    """
     values = image.numpy()
     if not np.isfinite(values).all():
-        raise InputError(f"{image.name} has {int((~np.isfinite(values)).sum())} values that are not finite; repair the image first")
+        raise InputError(
+            f"{image.name} has {int((~np.isfinite(values)).sum())} values that are not finite;"
+            " repair the image first"
+        )
     some = values.reshape(-1)[:: -(-values.size // SOME)]
     return values.astype(np.float64) - np.median(some).astype(np.float64)
 
 
-def _mean_local_correlation(f: NDArray[np.float64], w: NDArray[np.float64], inside: NDArray[np.bool_], size: tuple[int, ...]) -> float | None:
+def _mean_local_correlation(
+    f: NDArray[np.float64], w: NDArray[np.float64], inside: NDArray[np.bool_], size: tuple[int, ...]
+) -> float | None:
     """Windows are cut at the border of the image, not at that of the mask."""
     from inrreg.ops.loops import in_parallel
     from inrreg.ops.loops.agreement import LAYERS, local_correlations
@@ -80,6 +105,14 @@ def _mean_local_correlation(f: NDArray[np.float64], w: NDArray[np.float64], insi
     if inside.ndim == 2:  # a plane is a stack of one
         solid, radii = [values[None] for values in solid], np.insert(radii, 0, 0)
     sums = np.empty((len(solid[0]), 2))
-    in_parallel(local_correlations, -(-len(sums) // LAYERS), *solid, radii, FLAT * f.var(), FLAT * w.var(), sums)
+    in_parallel(
+        local_correlations,
+        -(-len(sums) // LAYERS),
+        *solid,
+        radii,
+        FLAT * f.var(),
+        FLAT * w.var(),
+        sums,
+    )
     total, counted = sums.sum(0)
     return float(total / counted) if counted else None

@@ -1,4 +1,5 @@
-"""Inverse consistency: how far a point ends from where it started after going to the moving image and back.
+"""Inverse consistency: how far a point ends from where it started after going to the moving image
+and back.
 
 Reference: Christensen and Johnson, IEEE TMI 2001.
 """
@@ -16,7 +17,9 @@ from inrreg.transforms.base import CHUNK, Transform
 
 
 @torch.no_grad()
-def inverse_consistency(forward: Transform, backward: Transform, points: Points) -> DistanceStatistics:
+def inverse_consistency(
+    forward: Transform, backward: Transform, points: Points
+) -> DistanceStatistics:
     """|B(F(x)) - x| in mm over fixed world ``points``, with F from fixed to moving and B back.
 
     Raises:
@@ -29,24 +32,43 @@ def inverse_consistency(forward: Transform, backward: Transform, points: Points)
 
 
 @torch.no_grad()
-def inverse_consistency_on(forward: Transform, backward: Transform, grid: Grid, mask: Image | None = None) -> DistanceStatistics:
-    """|B(F(x)) - x| in mm over the voxel centres of the fixed ``grid`` where ``mask`` is 1 (all voxels without one); B is asked nowhere else.
+def inverse_consistency_on(
+    forward: Transform, backward: Transform, grid: Grid, mask: Image | None = None
+) -> DistanceStatistics:
+    """|B(F(x)) - x| in mm over the voxel centres of the fixed ``grid`` where ``mask`` is 1 (all
+    voxels without one); B is asked nowhere else.
 
     Raises:
-        FrameError: transforms and grid are not all 2-D or all 3-D, or the mask lies on another grid.
+        FrameError: transforms and grid are not all 2-D or all 3-D, or the mask lies on another
+            grid.
         InputError: an empty mask.
     """
     _check(forward, backward, grid.ndim)
     inside = torch.as_tensor(selected(mask, grid), device=forward.device)
-    points, displacement = grid.points(device=forward.device)[inside], forward.displacement_on(grid)[inside]
-    return distance_statistics(torch.cat([_round_trip(backward, x, u) for x, u in zip(points.split(CHUNK), displacement.split(CHUNK), strict=True)]))
+    points, displacement = (
+        grid.points(device=forward.device)[inside],
+        forward.displacement_on(grid)[inside],
+    )
+    return distance_statistics(
+        torch.cat(
+            [
+                _round_trip(backward, x, u)
+                for x, u in zip(points.split(CHUNK), displacement.split(CHUNK), strict=True)
+            ]
+        )
+    )
 
 
-def _round_trip(backward: Transform, points: Float[Tensor, "n d"], displacement: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+def _round_trip(
+    backward: Transform, points: Float[Tensor, "n d"], displacement: Float[Tensor, "n d"]
+) -> Float[Tensor, " n"]:
     """The two displacements are added, which stays precise far from the world origin."""
     return (displacement + backward.displacement(points + displacement)).norm(dim=-1)
 
 
 def _check(forward: Transform, backward: Transform, ndim: int) -> None:
     if not forward.ndim == backward.ndim == ndim:
-        raise FrameError(f"the transforms are {forward.ndim}-D and {backward.ndim}-D, where they are compared is {ndim}-D; give all the same dimension")
+        raise FrameError(
+            f"the transforms are {forward.ndim}-D and {backward.ndim}-D, where they are compared is"
+            f" {ndim}-D; give all the same dimension"
+        )

@@ -30,16 +30,23 @@ class DistanceStatistics:
 
 
 def distance_statistics(distances: Float[Tensor, "*sites"]) -> DistanceStatistics:
-    """Statistics of distances in mm: population standard deviation, percentiles between order statistics, the mean of the best 98 %, the shares above 2 and 5 mm.
+    """Statistics of distances in mm: population standard deviation, percentiles between order
+    statistics, the mean of the best 98 %, the shares above 2 and 5 mm.
 
     Raises:
         InputError: no distance, or one that is not finite.
     """
     values = np.sort(distances.detach().double().cpu().numpy().ravel())
     if len(values) == 0:
-        raise InputError("there is no distance to summarise; give at least one point or a mask that selects a voxel")
+        raise InputError(
+            "there is no distance to summarise; give at least one point or a mask that selects a"
+            " voxel"
+        )
     if not np.isfinite(values).all():
-        raise InputError(f"{int((~np.isfinite(values)).sum())} of {len(values)} distances are not finite; look at the transform where it was evaluated")
+        raise InputError(
+            f"{int((~np.isfinite(values)).sum())} of {len(values)} distances are not finite; look"
+            " at the transform where it was evaluated"
+        )
     p25, median, p75, p95 = np.percentile(values, (25, 50, 75, 95)).tolist()
     best = values[: int(0.98 * len(values) + 0.5)]
     return DistanceStatistics(

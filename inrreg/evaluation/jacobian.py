@@ -1,4 +1,6 @@
-"""The Jacobian determinant of a map: local volume change (1 keeps volume, below 1 shrinks from fixed to moving, 0 or less is a fold)."""
+"""The Jacobian determinant of a map: local volume change (1 keeps volume, below 1 shrinks from
+fixed to moving, 0 or less is a fold).
+"""
 
 import math
 from dataclasses import asdict, dataclass
@@ -21,7 +23,10 @@ SLAB = 1 << 22
 
 @dataclass(frozen=True)
 class JacobianStatistics:
-    """Summary of the determinant over ``n_voxels``; it has no unit. ``sd_log`` leaves the ``n_folded`` voxels out and is None if nothing else is left."""
+    """Summary of the determinant over ``n_voxels``; it has no unit.
+
+    ``sd_log`` leaves the ``n_folded`` voxels out and is None if nothing else is left.
+    """
 
     n_voxels: int
     n_folded: int
@@ -44,16 +49,24 @@ class JacobianStatistics:
 def jacobian_determinant(transform: Transform, grid: Grid) -> Float[Tensor, "*shape"]:
     """det dT/dx at every voxel centre of ``grid``, from the transform's own derivatives.
 
-    At its own voxel centres a linearly interpolated field has no derivative (the slope differs on either side):
-    for such a field take ``jacobian_determinant_of_field``.
+    At its own voxel centres a linearly interpolated field has no derivative (the slope differs on
+    either side): for such a field take ``jacobian_determinant_of_field``.
     """
     rest = grid.shape[1:]
     start_of_rest = (0,) * len(rest)
-    return torch.cat([determinant(transform.jacobian_on(grid.cropped((start, *start_of_rest), (stop, *rest)))) for start, stop in _slabs(grid)])
+    return torch.cat(
+        [
+            determinant(transform.jacobian_on(grid.cropped((start, *start_of_rest), (stop, *rest))))
+            for start, stop in _slabs(grid)
+        ]
+    )
 
 
-def jacobian_determinant_of_field(u: Float[Tensor, "*shape d"], grid: Grid) -> Float[Tensor, "*shape"]:
-    """det(I + du/dx) of a displacement field in RAS mm on ``grid``: central differences, one-sided at the border, direction cosines respected.
+def jacobian_determinant_of_field(
+    u: Float[Tensor, "*shape d"], grid: Grid
+) -> Float[Tensor, "*shape"]:
+    """det(I + du/dx) of a displacement field in RAS mm on ``grid``: central differences, one-sided
+    at the border, direction cosines respected.
 
     Along an axis of a single voxel the derivative is taken as zero.
 
@@ -61,32 +74,49 @@ def jacobian_determinant_of_field(u: Float[Tensor, "*shape d"], grid: Grid) -> F
         FrameError: ``u`` does not lie on ``grid``.
     """
     if tuple(u.shape) != (*grid.shape, grid.ndim):
-        raise FrameError(f"a displacement field on {grid} has shape {(*grid.shape, grid.ndim)}, got {tuple(u.shape)}")
+        raise FrameError(
+            f"a displacement field on {grid} has shape {(*grid.shape, grid.ndim)}, got"
+            f" {tuple(u.shape)}"
+        )
     voxel_per_mm = torch.as_tensor(np.linalg.inv(grid.matrix), dtype=u.dtype, device=u.device)
     identity = torch.eye(grid.ndim, dtype=u.dtype, device=u.device)
     parts = []
     for start, stop in _slabs(grid):
-        first = max(start - 1, 0)  # a slab sees one voxel on either side, so its ends are central differences too
+        # a slab sees one voxel on either side, so its ends are central differences too
+        first = max(start - 1, 0)
         slab = u[first : stop + 1]
         along_index = torch.stack([_difference(slab, axis) for axis in range(grid.ndim)], -1)
-        parts.append(determinant(identity + along_index @ voxel_per_mm)[start - first : stop - first])
+        parts.append(
+            determinant(identity + along_index @ voxel_per_mm)[start - first : stop - first]
+        )
     return torch.cat(parts)
 
 
-def jacobian_statistics(det: Float[Tensor, "*shape"], mask: Image | None = None) -> JacobianStatistics:
-    """Statistics of a determinant over the voxels where ``mask``, on the same grid, is 1 (all voxels without one).
+def jacobian_statistics(
+    det: Float[Tensor, "*shape"], mask: Image | None = None
+) -> JacobianStatistics:
+    """Statistics of a determinant over the voxels where ``mask``, on the same grid, is 1 (all
+    voxels without one).
 
     Raises:
         FrameError: the shapes of determinant and mask differ.
         InputError: an empty mask, or a determinant that is not finite there.
     """
     if mask is not None and tuple(det.shape) != mask.grid.shape:
-        raise FrameError(f"{mask.name} lies on {mask.grid}, but the determinant has shape {tuple(det.shape)}; take both on the same grid")
+        raise FrameError(
+            f"{mask.name} lies on {mask.grid}, but the determinant has shape {tuple(det.shape)};"
+            " take both on the same grid"
+        )
     values = det.detach().double().cpu().numpy()
     values = values.ravel() if mask is None else values[selected(mask, mask.grid)]
     if not np.isfinite(values).all():
-        raise InputError(f"the Jacobian determinant is not finite at {int((~np.isfinite(values)).sum())} of {len(values)} voxels; the transform has diverged there")
-    least, p1, p5, median, p95, p99, largest = np.percentile(values, (0, 1, 5, 50, 95, 99, 100)).tolist()
+        raise InputError(
+            f"the Jacobian determinant is not finite at {int((~np.isfinite(values)).sum())} of"
+            f" {len(values)} voxels; the transform has diverged there"
+        )
+    least, p1, p5, median, p95, p99, largest = np.percentile(
+        values, (0, 1, 5, 50, 95, 99, 100)
+    ).tolist()
     unfolded = values[values > 0]
     n_folded = len(values) - len(unfolded)
     return JacobianStatistics(
@@ -113,4 +143,7 @@ def _difference(u: Tensor, axis: int) -> Tensor:
 def _slabs(grid: Grid) -> list[tuple[int, int]]:
     """First and last (exclusive) index of consecutive slabs along the first axis."""
     thickness = max(1, SLAB // math.prod(grid.shape[1:]))
-    return [(start, min(start + thickness, grid.shape[0])) for start in range(0, grid.shape[0], thickness)]
+    return [
+        (start, min(start + thickness, grid.shape[0]))
+        for start in range(0, grid.shape[0], thickness)
+    ]

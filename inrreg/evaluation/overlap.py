@@ -23,11 +23,16 @@ class Overlap:
 
     def to_json(self) -> dict[str, int | float]:
         """``n_labels``, ``mean_dice`` and one ``label_<value>_dice`` a label; no units."""
-        return {"n_labels": len(self.dice), "mean_dice": self.mean_dice, **{f"label_{label}_dice": value for label, value in self.dice.items()}}
+        return {
+            "n_labels": len(self.dice),
+            "mean_dice": self.mean_dice,
+            **{f"label_{label}_dice": value for label, value in self.dice.items()},
+        }
 
 
 def label_overlap(fixed: LabelImage, warped: LabelImage) -> Overlap:
-    """Dice 2 |A n B| / (|A| + |B|) of every label of ``fixed`` and the same label of ``warped``; 0 where ``warped`` has lost it.
+    """Dice 2 |A n B| / (|A| + |B|) of every label of ``fixed`` and the same label of ``warped``; 0
+    where ``warped`` has lost it.
 
     Raises:
         FrameError: the images lie on different grids.
@@ -37,8 +42,16 @@ def label_overlap(fixed: LabelImage, warped: LabelImage) -> Overlap:
     f, w = fixed.numpy(), warped.numpy()
     in_fixed, in_warped, in_both = _voxels(f), _voxels(w), _voxels(f[f == w])
     if not in_fixed:
-        raise InputError(f"{fixed.name} holds no label above 0; check that it is the label image of the fixed side")
-    return Overlap({label: 2 * in_both.get(label, 0) / (count + in_warped.get(label, 0)) for label, count in in_fixed.items()})
+        raise InputError(
+            f"{fixed.name} holds no label above 0; check that it is the label image of the fixed"
+            " side"
+        )
+    return Overlap(
+        {
+            label: 2 * in_both.get(label, 0) / (count + in_warped.get(label, 0))
+            for label, count in in_fixed.items()
+        }
+    )
 
 
 def _voxels(values: NDArray[np.int32]) -> dict[int, int]:

@@ -17,13 +17,19 @@ def require_grid(grid: Grid, *images: Image) -> None:
     """
     for image in images:
         if not image.grid.same_as(grid):
-            raise FrameError(f"{image.name} lies on {image.grid}, not on {grid} like what it is measured with; warp it onto that grid first")
+            raise FrameError(
+                f"{image.name} lies on {image.grid}, not on {grid} like what it is measured with;"
+                " warp it onto that grid first"
+            )
         if image.channels != 1:
-            raise InputError(f"{image.name} has {image.channels} channels; measure one channel at a time")
+            raise InputError(
+                f"{image.name} has {image.channels} channels; measure one channel at a time"
+            )
 
 
 def selected(mask: Image | None, grid: Grid) -> NDArray[np.bool_]:
-    """Voxels of ``grid`` where ``mask`` is above one half (mask == 1 means "use this"); every voxel without a mask.
+    """Voxels of ``grid`` where ``mask`` is above one half (mask == 1 means "use this"); every voxel
+    without a mask.
 
     Raises:
         FrameError: the mask lies on another grid.

@@ -1,6 +1,7 @@
 """Distances between the surfaces of label images, in mm.
 
-References: Heimann et al., IEEE TMI 2009 (average symmetric surface distance); Huttenlocher et al., IEEE TPAMI 1993 (partial Hausdorff distance).
+References: Heimann et al., IEEE TMI 2009 (average symmetric surface distance); Huttenlocher et al.,
+    IEEE TPAMI 1993 (partial Hausdorff distance).
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ class SurfaceDistance:
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """The surface distances of each label above 0 of the fixed image; None for a label that the warped image has lost."""
+    """The surface distances of each label above 0 of the fixed image; None for a label that the
+    warped image has lost.
+    """
 
     labels: dict[int, SurfaceDistance | None]
 
@@ -34,13 +37,19 @@ class SurfaceDistances:
         return [distance for distance in self.labels.values() if distance is not None]
 
     def to_json(self) -> dict[str, int | float | None]:
-        """``n_labels``, ``n_missing``, both means over the labels found (None if there is none), and ``label_<value>_...`` for each label."""
+        """``n_labels``, ``n_missing``, both means over the labels found (None if there is none),
+        and ``label_<value>_...`` for each label.
+        """
         found = self.found
         result: dict[str, int | float | None] = {
             "n_labels": len(self.labels),
             "n_missing": len(self.labels) - len(found),
-            "mean_hausdorff95_mm": float(np.mean([d.hausdorff95_mm for d in found])) if found else None,
-            "mean_surface_distance_mm": float(np.mean([d.mean_mm for d in found])) if found else None,
+            "mean_hausdorff95_mm": (
+                float(np.mean([d.hausdorff95_mm for d in found])) if found else None
+            ),
+            "mean_surface_distance_mm": (
+                float(np.mean([d.mean_mm for d in found])) if found else None
+            ),
         }
         for label, distance in self.labels.items():
             result[f"label_{label}_hausdorff95_mm"] = distance.hausdorff95_mm if distance else None
@@ -49,7 +58,8 @@ class SurfaceDistances:
 
 
 def surface_distances(fixed: LabelImage, warped: LabelImage) -> SurfaceDistances:
-    """The distances between the surfaces of every label of ``fixed`` and the same label of ``warped``.
+    """The distances between the surfaces of every label of ``fixed`` and the same label of
+    ``warped``.
 
     Raises:
         FrameError: the images lie on different grids, or on one with skewed axes.
@@ -60,11 +70,18 @@ def surface_distances(fixed: LabelImage, warped: LabelImage) -> SurfaceDistances
     f, w = fixed.numpy(), warped.numpy()
     labels = np.unique(f[f > 0]).tolist()
     if not labels:
-        raise InputError(f"{fixed.name} holds no label above 0; check that it is the label image of the fixed side")
-    return SurfaceDistances({label: _between(f == label, w == label, fixed.grid.spacing) for label in labels})
+        raise InputError(
+            f"{fixed.name} holds no label above 0; check that it is the label image of the fixed"
+            " side"
+        )
+    return SurfaceDistances(
+        {label: _between(f == label, w == label, fixed.grid.spacing) for label in labels}
+    )
 
 
-def _between(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: NDArray[np.float64]) -> SurfaceDistance | None:
+def _between(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: NDArray[np.float64]
+) -> SurfaceDistance | None:
     """Surface distances of two objects, ``a`` not empty."""
     from scipy.ndimage import distance_transform_edt, find_objects
 
@@ -79,13 +96,20 @@ def _between(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: NDArray[np.flo
 
 
 def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Voxels of ``mask`` with a face on the background; what lies beyond the image is background."""
+    """Voxels of ``mask`` with a face on the background; what lies beyond the image is
+    background.
+    """
     from scipy.ndimage import binary_erosion
 
     return mask & ~binary_erosion(mask)
 
 
 def _require_right_angles(grid: Grid) -> None:
-    """The distance transform measures along index axes, so they must be orthogonal; a thousandth is what header rounding does."""
+    """The distance transform measures along index axes, so they must be orthogonal; a thousandth is
+    what header rounding does.
+    """
     if np.abs(grid.direction.T @ grid.direction - np.eye(grid.ndim)).max() > 1e-3:
-        raise FrameError(f"{grid} has skewed axes, on which surface distances are not defined here; resample the labels to a grid with right angles")
+        raise FrameError(
+            f"{grid} has skewed axes, on which surface distances are not defined here; resample the"
+            " labels to a grid with right angles"
+        )

@@ -1,6 +1,7 @@
 """Coordinate networks: cube coordinates in, values out. Any module of that shape can be a field.
 
-``FIELDS`` names those that a saved transform or a preset can hold; a field of your own is added to it in one line.
+``FIELDS`` names those that a saved transform or a preset can hold; a field of your own is added to
+it in one line.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,14 @@ from inrreg.fields.perceptron import FourierPerceptron, Perceptron
 from inrreg.fields.siren import Siren
 from inrreg.fields.tangents import Field, value_and_jacobian
 
-FIELDS: dict[str, Callable[..., nn.Module]] = {"siren": Siren, "fourier": FourierPerceptron, "mlp": Perceptron, "coarse_fine": CoarseFine, "hashgrid": HashGrid, "nephi": NePhi}
+FIELDS: dict[str, Callable[..., nn.Module]] = {
+    "siren": Siren,
+    "fourier": FourierPerceptron,
+    "mlp": Perceptron,
+    "coarse_fine": CoarseFine,
+    "hashgrid": HashGrid,
+    "nephi": NePhi,
+}
 EXECUTION = ("backend", "precision")
 """Options that say how a field is computed, not what it is: they are not saved with it."""
 
@@ -32,4 +40,18 @@ def built(name: str, **options: Any) -> nn.Module:
     return FIELDS[name](**options)
 
 
-__all__ = ["EXECUTION", "FIELDS", "Annealed", "CoarseFine", "Field", "FourierPerceptron", "HashGrid", "NePhi", "Perceptron", "Siren", "TwoWay", "built", "value_and_jacobian"]
+__all__ = [
+    "EXECUTION",
+    "FIELDS",
+    "Annealed",
+    "CoarseFine",
+    "Field",
+    "FourierPerceptron",
+    "HashGrid",
+    "NePhi",
+    "Perceptron",
+    "Siren",
+    "TwoWay",
+    "built",
+    "value_and_jacobian",
+]

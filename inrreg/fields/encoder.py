@@ -1,8 +1,10 @@
-"""A convolutional network that reads two images on the cube of a field and says which codes its decoders should draw from (NePhi, Tian et al., ECCV 2024).
+"""A convolutional network that reads two images on the cube of a field and says which codes its
+decoders should draw from (NePhi, Tian et al., ECCV 2024).
 
-Every stride of 2 keeps each second sample and begins with the first, so the last samples are the places of the local codes: what a code is told comes from
-the images around its own place. Unlike in the paper the feature image of the local codes is the last one, two more convolutions let it look further, and groups are normalised,
-not batches, as a step sees one pair.
+Every stride of 2 keeps each second sample and begins with the first, so the last samples are the
+places of the local codes: what a code is told comes from the images around its own place. Unlike in
+the paper the feature image of the local codes is the last one, two more convolutions let it look
+further, and groups are normalised, not batches, as a step sees one pair.
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,8 @@ FIRST_CODES = 0.3
 
 
 class Encoder(nn.Module):
-    """Two images of ``size`` samples along each axis, from one corner of the cube to the other, -> ``Codes`` for a field with ``lattice`` local codes an axis.
+    """Two images of ``size`` samples along each axis, from one corner of the cube to the other, ->
+    ``Codes`` for a field with ``lattice`` local codes an axis.
 
     One stride of 2 for each of ``channels``.
 
@@ -35,15 +38,35 @@ class Encoder(nn.Module):
         InputError: neither 2-D nor 3-D, or channels that are not multiples of 8.
     """
 
-    def __init__(self, ndim: int, whole_codes: int, local_codes: int, lattice: int, channels: Sequence[int] = (16, 32, 64), generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        ndim: int,
+        whole_codes: int,
+        local_codes: int,
+        lattice: int,
+        channels: Sequence[int] = (16, 32, 64),
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
-        if ndim not in CONVOLUTIONS or not channels or any(c < GROUPS or c % GROUPS for c in channels):
-            raise InputError(f"an encoder needs 2 or 3 dimensions and channels that are multiples of {GROUPS}, got {ndim} and {tuple(channels)}")
+        if (
+            ndim not in CONVOLUTIONS
+            or not channels
+            or any(c < GROUPS or c % GROUPS for c in channels)
+        ):
+            raise InputError(
+                f"an encoder needs 2 or 3 dimensions and channels that are multiples of {GROUPS},"
+                f" got {ndim} and {tuple(channels)}"
+            )
         self.size = 2 ** len(channels) * (lattice - 1) + 1
         convolution, last = CONVOLUTIONS[ndim], channels[-1]
-        self.strides = nn.Sequential(*[_layer(ndim, i, o, stride=2) for i, o in pairwise((IMAGES, *channels))])
+        self.strides = nn.Sequential(
+            *[_layer(ndim, i, o, stride=2) for i, o in pairwise((IMAGES, *channels))]
+        )
         self.around = nn.Sequential(_layer(ndim, last, last), _layer(ndim, last, last))
-        self.to_local, to_whole = convolution(last, local_codes, 1), nn.Linear(last * ((lattice + 1) // 2) ** ndim, whole_codes)
+        self.to_local, to_whole = (
+            convolution(last, local_codes, 1),
+            nn.Linear(last * ((lattice + 1) // 2) ** ndim, whole_codes),
+        )
         self.to_whole = nn.Sequential(_layer(ndim, last, last, stride=2), nn.Flatten(), to_whole)
         self._draw(generator)
         with torch.no_grad():
@@ -65,4 +88,8 @@ class Encoder(nn.Module):
 
 
 def _layer(ndim: int, inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(CONVOLUTIONS[ndim](inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.GroupNorm(GROUPS, outputs), nn.LeakyReLU(SLOPE))
+    return nn.Sequential(
+        CONVOLUTIONS[ndim](inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.GroupNorm(GROUPS, outputs),
+        nn.LeakyReLU(SLOPE),
+    )

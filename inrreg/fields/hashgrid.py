@@ -1,8 +1,10 @@
 """Multi-resolution hash grid with a small perceptron behind it (Mueller et al., ACM TOG 2022).
 
-Levels, indices, offsets and the layout of the parameters are those of the library tiny-cuda-nn (grid type "Hash", hash "CoherentPrime"), so that
-what is fitted with the one can be evaluated with the other. It computes a level's scale in single precision; where base times growth to the
-level is within rounding of a whole number, two machines may round to different resolutions, as two builds of the library may.
+Levels, indices, offsets and the layout of the parameters are those of the library tiny-cuda-nn
+(grid type "Hash", hash "CoherentPrime"), so that what is fitted with the one can be evaluated with
+the other. It computes a level's scale in single precision; where base times growth to the level is
+within rounding of a whole number, two machines may round to different resolutions, as two builds of
+the library may.
 """
 
 from dataclasses import dataclass
@@ -27,7 +29,11 @@ _WORD = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Level:
-    """One grid: x in 0 ... 1 lies at ``scale`` x + 0.5 of its ``resolution``^d vertices, whose features stand in ``size`` rows from row ``offset`` on; ``hashed`` where that is too few."""
+    """One grid: x in 0 ...
+
+    1 lies at ``scale`` x + 0.5 of its ``resolution``^d vertices, whose features stand in ``size``
+    rows from row ``offset`` on; ``hashed`` where that is too few.
+    """
 
     scale: float
     resolution: int
@@ -36,15 +42,29 @@ class Level:
     hashed: bool
 
 
-def level_table(ndim: int, levels: int, base_resolution: int, growth: float, log2_size: int) -> list[Level]:
-    """The grids of an encoding, the coarsest first; each has rows for all its vertices, to a multiple of 8, but at most 2^log2_size."""
+def level_table(
+    ndim: int, levels: int, base_resolution: int, growth: float, log2_size: int
+) -> list[Level]:
+    """The grids of an encoding, the coarsest first; each has rows for all its vertices, to a
+    multiple of 8, but at most 2^log2_size.
+    """
     table: list[Level] = []
     for i in range(levels):
-        scale = np.exp2(np.float32(i) * np.log2(np.float32(growth))) * np.float32(base_resolution) - np.float32(1)
+        scale = np.exp2(np.float32(i) * np.log2(np.float32(growth))) * np.float32(
+            base_resolution
+        ) - np.float32(1)
         resolution = int(np.ceil(scale)) + 1
         vertices = resolution**ndim
         size = min(-(-vertices // 8) * 8, 1 << log2_size)
-        table.append(Level(float(scale), resolution, table[-1].offset + table[-1].size if table else 0, size, vertices > size))
+        table.append(
+            Level(
+                float(scale),
+                resolution,
+                table[-1].offset + table[-1].size if table else 0,
+                size,
+                vertices > size,
+            )
+        )
     return table
 
 
@@ -60,9 +80,11 @@ def rows(corner: Int[Tensor, "*sites d"], level: Level) -> Int[Tensor, "*sites"]
 
 
 class HashEncoding(nn.Module):
-    """Points of the unit cube ``[*sites, d]`` -> ``[*sites, levels * features]``: the features of the 2^d vertices around them, level by level, interpolated.
+    """Points of the unit cube ``[*sites, d]`` -> ``[*sites, levels * features]``: the features of
+    the 2^d vertices around them, level by level, interpolated.
 
-    ``params`` is the library's flat array. ``smoothstep`` weights make the encoding C1, its derivative 0 at every vertex of its level; with ``linear`` ones it has kinks there.
+    ``params`` is the library's flat array. ``smoothstep`` weights make the encoding C1, its
+    derivative 0 at every vertex of its level; with ``linear`` ones it has kinks there.
     """
 
     corners: Tensor
@@ -79,10 +101,16 @@ class HashEncoding(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.levels, self.features, self.interpolation = level_table(ndim, levels, base_resolution, growth, log2_size), features, interpolation
+        self.levels, self.features, self.interpolation = (
+            level_table(ndim, levels, base_resolution, growth, log2_size),
+            features,
+            interpolation,
+        )
         n_rows = self.levels[-1].offset + self.levels[-1].size
         self.params = nn.Parameter(2e-4 * torch.rand(n_rows * features, generator=generator) - 1e-4)
-        self.register_buffer("corners", torch.tensor(list(product((0, 1), repeat=ndim))), persistent=False)
+        self.register_buffer(
+            "corners", torch.tensor(list(product((0, 1), repeat=ndim))), persistent=False
+        )
 
     def forward(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites channels"]:
         vertices, fractions, _ = self._around(points)
@@ -90,19 +118,36 @@ class HashEncoding(nn.Module):
         return self._joined(torch.einsum("...v,...vf->...f", weights, vertices))
 
     def dual(self, points: Float[Tensor, "*sites d"]) -> Dual:
-        """The features with their derivatives by the points; the vertices are fetched once for all."""
+        """The features with their derivatives by the points; the vertices are fetched once for
+        all.
+        """
         vertices, fractions, slopes = self._around(points)
         factors = _lerp(fractions, self.corners)
         d, sign = points.shape[-1], (2 * self.corners - 1).to(points.dtype)
-        others = [torch.stack([factors[..., b] for b in range(d) if b != a], -1).prod(-1) for a in range(d)]
+        others = [
+            torch.stack([factors[..., b] for b in range(d) if b != a], -1).prod(-1)
+            for a in range(d)
+        ]
         derivatives = [others[a] * sign[:, a] * slopes[..., a, None] for a in range(d)]
         weights = torch.stack([factors[..., 0] * others[0], *derivatives])
         value, *tangents = torch.einsum("k...v,...vf->k...f", weights, vertices)
-        return Dual(self._joined(value), torch.stack([self._joined(tangent) for tangent in tangents]))
+        return Dual(
+            self._joined(value), torch.stack([self._joined(tangent) for tangent in tangents])
+        )
 
-    def _around(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "levels *sites vertices features"], Float[Tensor, "levels *sites d"], Float[Tensor, "levels *sites d"]]:
-        """Of each level: the features of the vertices around the points, the interpolation weights along the axes, and their derivatives by the points."""
-        scales = torch.tensor([level.scale for level in self.levels], dtype=points.dtype, device=points.device).view(-1, *[1] * points.ndim)
+    def _around(
+        self, points: Float[Tensor, "*sites d"]
+    ) -> tuple[
+        Float[Tensor, "levels *sites vertices features"],
+        Float[Tensor, "levels *sites d"],
+        Float[Tensor, "levels *sites d"],
+    ]:
+        """Of each level: the features of the vertices around the points, the interpolation weights
+        along the axes, and their derivatives by the points.
+        """
+        scales = torch.tensor(
+            [level.scale for level in self.levels], dtype=points.dtype, device=points.device
+        ).view(-1, *[1] * points.ndim)
         position = scales * points + 0.5
         lower = position.detach().floor()
         corner = lower.long()[..., None, :] + self.corners
@@ -111,24 +156,34 @@ class HashEncoding(nn.Module):
         vertices = F.embedding(index, self.params.view(-1, self.features)).to(points.dtype)
         if self.interpolation == "linear":
             return vertices, fraction, scales.expand_as(fraction)
-        return vertices, fraction.square() * (3 - 2 * fraction), 6 * scales * fraction * (1 - fraction)
+        return (
+            vertices,
+            fraction.square() * (3 - 2 * fraction),
+            6 * scales * fraction * (1 - fraction),
+        )
 
     @staticmethod
-    def _joined(values: Float[Tensor, "levels *sites features"]) -> Float[Tensor, "*sites channels"]:
+    def _joined(
+        values: Float[Tensor, "levels *sites features"],
+    ) -> Float[Tensor, "*sites channels"]:
         return values.movedim(0, -2).flatten(-2)
 
 
-def _lerp(fractions: Float[Tensor, "*sites d"], corners: Int[Tensor, "vertices d"]) -> Float[Tensor, "*sites vertices d"]:
+def _lerp(
+    fractions: Float[Tensor, "*sites d"], corners: Int[Tensor, "vertices d"]
+) -> Float[Tensor, "*sites vertices d"]:
     """The factor that each vertex gets from each axis."""
     near = fractions[..., None, :]
     return torch.where(corners.bool(), near, 1 - near)
 
 
 class HashGrid(nn.Module):
-    """Cube coordinates ``[*sites, d]`` -> ``[*sites, outputs]``: ``levels`` grids of ``base_resolution`` times powers of ``growth`` vertices an axis, then a perceptron.
+    """Cube coordinates ``[*sites, d]`` -> ``[*sites, outputs]``: ``levels`` grids of
+    ``base_resolution`` times powers of ``growth`` vertices an axis, then a perceptron.
 
-    Quick, and as fine as the last grid wherever the image asks. ``smoothstep`` with ``softplus`` has second derivatives; ``linear`` is the cheaper one, for penalties on the
-    Jacobian at most. ``backend="tinycudann"`` leaves the encoding to that library, on CUDA, in ``precision``.
+    Quick, and as fine as the last grid wherever the image asks. ``smoothstep`` with ``softplus``
+    has second derivatives; ``linear`` is the cheaper one, for penalties on the Jacobian at most.
+    ``backend="tinycudann"`` leaves the encoding to that library, on CUDA, in ``precision``.
 
     Raises:
         InputError: a number of features or an interpolation that the library does not have.
@@ -153,29 +208,61 @@ class HashGrid(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if features not in (1, 2, 4, 8) or interpolation not in ("linear", "smoothstep") or min(levels, base_resolution) < 1 or growth < 1 or log2_size < 3:
+        if (
+            features not in (1, 2, 4, 8)
+            or interpolation not in ("linear", "smoothstep")
+            or min(levels, base_resolution) < 1
+            or growth < 1
+            or log2_size < 3
+        ):
             raise InputError(
-                f"a hash grid has 1, 2, 4 or 8 features a level, linear or smoothstep weights, 1 level and vertex or more, growth >= 1 and 2^3 rows or more; got {features} features, "
-                f"{interpolation!r}, {levels} levels from {base_resolution} vertices, growth {growth:g}, 2^{log2_size} rows"
+                "a hash grid has 1, 2, 4 or 8 features a level, linear or smoothstep weights, 1"
+                f" level and vertex or more, growth >= 1 and 2^3 rows or more; got {features}"
+                f" features, {interpolation!r}, {levels} levels from {base_resolution} vertices,"
+                f" growth {growth:g}, 2^{log2_size} rows"
             )
-        if backend not in ("torch", "tinycudann") or (backend == "torch" and precision != "float32"):
-            raise InputError(f"a hash grid runs on backend 'torch', in float32, or on 'tinycudann', in float32 or float16; got {backend!r} in {precision}")
-        encoding = HashEncoding(ndim, levels, features, base_resolution, growth, log2_size, interpolation, generator)
-        self.encoding = encoding if backend == "torch" else TinyCudaEncoding(ndim, library_config(encoding, base_resolution, growth, log2_size), precision, encoding.params)
-        self.perceptron = Perceptron(levels * features, outputs, width, depth, activation, generator)
+        if backend not in ("torch", "tinycudann") or (
+            backend == "torch" and precision != "float32"
+        ):
+            raise InputError(
+                "a hash grid runs on backend 'torch', in float32, or on 'tinycudann', in float32"
+                f" or float16; got {backend!r} in {precision}"
+            )
+        encoding = HashEncoding(
+            ndim, levels, features, base_resolution, growth, log2_size, interpolation, generator
+        )
+        self.encoding = (
+            encoding
+            if backend == "torch"
+            else TinyCudaEncoding(
+                ndim,
+                library_config(encoding, base_resolution, growth, log2_size),
+                precision,
+                encoding.params,
+            )
+        )
+        self.perceptron = Perceptron(
+            levels * features, outputs, width, depth, activation, generator
+        )
 
     def forward(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites outputs"]:
         return self.perceptron(self.encoding((points + 1) / 2))
 
-    def value_and_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites outputs"], Float[Tensor, "*sites outputs d"]]:
-        """Values and their derivatives by the cube coordinates; the library differentiates backwards only, an output at a time."""
+    def value_and_jacobian(
+        self, points: Float[Tensor, "*sites d"]
+    ) -> tuple[Float[Tensor, "*sites outputs"], Float[Tensor, "*sites outputs d"]]:
+        """Values and their derivatives by the cube coordinates; the library differentiates
+        backwards only, an output at a time.
+        """
         if isinstance(self.encoding, TinyCudaEncoding):
             return reverse_mode(self, points)
         encoded = self.encoding.dual((points + 1) / 2)
         return self.perceptron.dual(Dual(encoded.value, encoded.tangents / 2)).result()
 
 
-def library_config(encoding: HashEncoding, base_resolution: int, growth: float, log2_size: int) -> dict[str, str | int | float]:
+def library_config(
+    encoding: HashEncoding, base_resolution: int, growth: float, log2_size: int
+) -> dict[str, str | int | float]:
     """The encoding in the library's words."""
     return {
         "otype": "HashGrid",

@@ -1,6 +1,8 @@
-"""Files and other libraries' objects: taken over as RAS mm with their grid, and written as each format wants them.
+"""Files and other libraries' objects: taken over as RAS mm with their grid, and written as each
+format wants them.
 
-One table of suffixes says which module knows a format; nibabel and SimpleITK are imported only where a format needs them.
+One table of suffixes says which module knows a format; nibabel and SimpleITK are imported only
+where a format needs them.
 """
 
 from collections.abc import Mapping
@@ -46,7 +48,9 @@ __all__ = [
     "write_points",
 ]
 
-IMAGES = dict.fromkeys([".nii.gz", ".nii"], "nifti") | dict.fromkeys([".mha", ".mhd", ".nrrd", ".nhdr", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"], "itk")
+IMAGES = dict.fromkeys([".nii.gz", ".nii"], "nifti") | dict.fromkeys(
+    [".mha", ".mhd", ".nrrd", ".nhdr", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"], "itk"
+)
 POINTS = {".csv": "points", ".mrk.json": "slicer", ".fcsv": "slicer"}
 PAIRS = {".csv": "points"}
 DISPLACEMENTS = dict.fromkeys([".nii.gz", ".nii"], "displacement_file")
@@ -55,10 +59,12 @@ AnyImage = TypeVar("AnyImage", bound=Image)
 
 
 def read_image(path: str | Path) -> Image:
-    """The intensities of a two- or three-dimensional image file, RAS mm; pictures such as PNG have pixels of 1 mm.
+    """The intensities of a two- or three-dimensional image file, RAS mm; pictures such as PNG have
+    pixels of 1 mm.
 
     Raises:
-        InputError: no such file, an unknown suffix, damaged, several volumes, colour, or a header that makes no grid.
+        InputError: no such file, an unknown suffix, damaged, several volumes, colour, or a header
+            that makes no grid.
     """
     return _volume(path).image()
 
@@ -73,12 +79,15 @@ def read_labels(path: str | Path) -> LabelImage:
 
 
 def read_mask(path: str | Path) -> Image:
-    """1 ("use this") where a file of labels, of 0 and 1 or of 0 and 255 is above 0, else 0; raises what ``read_labels`` raises."""
+    """1 ("use this") where a file of labels, of 0 and 1 or of 0 and 255 is above 0, else 0; raises
+    what ``read_labels`` raises.
+    """
     return read_labels(path).mask()
 
 
 def write_image(image: Image, path: str | Path) -> None:
-    """Write an image or label image in the array type it came in, rounded and clipped where that is an integer type.
+    """Write an image or label image in the array type it came in, rounded and clipped where that is
+    an integer type.
 
     Raises:
         InputError: an unknown suffix, several channels, or values that its type cannot hold.
@@ -88,7 +97,8 @@ def write_image(image: Image, path: str | Path) -> None:
 
 
 def as_image(source: Any, name: str) -> Image:
-    """The intensities of a path, a nibabel image, a SimpleITK image or an image of ours; messages will call it ``name``. Raises what ``read_image`` raises.
+    """The intensities of a path, a nibabel image, a SimpleITK image or an image of ours; messages
+    will call it ``name``. Raises what ``read_image`` raises.
 
     Raises:
         InputError: anything else.
@@ -109,17 +119,26 @@ def as_labels(source: Any, name: str) -> LabelImage:
     if isinstance(source, LabelImage):
         return _named(source, name)
     if isinstance(source, Image):
-        return _named(replace(Volume(source.numpy(), source.grid, source.name).labels().to(source.device), dtype=source.dtype), name)
+        return _named(
+            replace(
+                Volume(source.numpy(), source.grid, source.name).labels().to(source.device),
+                dtype=source.dtype,
+            ),
+            name,
+        )
     return _named(_taken_over(source, name).labels(), name)
 
 
 def as_mask(source: Any, name: str) -> Image:
-    """1 ("use this") where the labels of what ``as_image`` takes are above 0, else 0; raises what ``as_labels`` raises."""
+    """1 ("use this") where the labels of what ``as_image`` takes are above 0, else 0; raises what
+    ``as_labels`` raises.
+    """
     return as_labels(source, name).mask()
 
 
 def read_points(path: str | Path) -> Points:
-    """Landmarks in RAS mm: CSV with the header ``label,x,y,z``, Slicer's ``.mrk.json`` or ``.fcsv``.
+    """Landmarks in RAS mm: CSV with the header ``label,x,y,z``, Slicer's ``.mrk.json`` or
+    ``.fcsv``.
 
     Raises:
         InputError: no such file, an unknown suffix, missing columns, cells that are no numbers.
@@ -128,7 +147,8 @@ def read_points(path: str | Path) -> Points:
 
 
 def read_point_pairs(path: str | Path) -> tuple[Points, Points]:
-    """Fixed and moving landmarks in RAS mm: CSV with the header ``label,fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z``.
+    """Fixed and moving landmarks in RAS mm: CSV with the header
+    ``label,fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z``.
 
     Raises:
         InputError: no such file, an unknown suffix, missing columns, cells that are no numbers.
@@ -167,7 +187,8 @@ def read_correspondences(path: str | Path) -> "Correspondences":
 
 
 def write_correspondences(found: "Correspondences", path: str | Path) -> None:
-    """Write matched points with the confidence of each, CSV in RAS mm; ``read_point_pairs`` reads the pairs.
+    """Write matched points with the confidence of each, CSV in RAS mm; ``read_point_pairs`` reads
+    the pairs.
 
     Raises:
         InputError: an unknown suffix.
@@ -177,7 +198,8 @@ def write_correspondences(found: "Correspondences", path: str | Path) -> None:
 
 
 def read_displacement(path: str | Path) -> "DenseDisplacement":
-    """The transform of a five-dimensional NIfTI with intent 1007 (LPS mm, what ITK, ANTs and Slicer write) or 1006 (RAS mm).
+    """The transform of a five-dimensional NIfTI with intent 1007 (LPS mm, what ITK, ANTs and Slicer
+    write) or 1006 (RAS mm).
 
     Raises:
         InputError: no such file, another suffix, intent or shape, or vectors that are not finite.
@@ -186,7 +208,8 @@ def read_displacement(path: str | Path) -> "DenseDisplacement":
 
 
 def write_displacement(vectors: Float[Tensor, "*shape d"], grid: Grid, path: str | Path) -> None:
-    """Write u (RAS mm at the voxels of ``grid``, fixed to moving) as a five-dimensional NIfTI, intent 1007, LPS mm: what ITK, ANTs and Slicer read.
+    """Write u (RAS mm at the voxels of ``grid``, fixed to moving) as a five-dimensional NIfTI,
+    intent 1007, LPS mm: what ITK, ANTs and Slicer read.
 
     Raises:
         FrameError: vectors of another shape than the grid.
@@ -221,7 +244,10 @@ def _taken_over(source: Any, name: str) -> Volume:
         return import_module("inrreg.io.nifti").volume_from_nibabel(source, name)
     if isinstance(source, ItkImage):
         return import_module("inrreg.io.itk").volume_from_sitk(source, name)
-    raise InputError(f"{name} is a {type(source).__name__}; expected a path, a nibabel image, a SimpleITK image or an inrreg Image (an array becomes one by Image.from_array(array, grid))")
+    raise InputError(
+        f"{name} is a {type(source).__name__}; expected a path, a nibabel image, a SimpleITK image"
+        " or an inrreg Image (an array becomes one by Image.from_array(array, grid))"
+    )
 
 
 def _named(image: AnyImage, name: str) -> AnyImage:
@@ -241,5 +267,8 @@ def _module(path: str | Path, table: Mapping[str, str]) -> ModuleType:
 
 def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
-        raise InputError(f"{path} is {'a folder' if Path(path).is_dir() else 'not there'}; expected a file (check the spelling)")
+        raise InputError(
+            f"{path} is {'a folder' if Path(path).is_dir() else 'not there'}; expected a file"
+            " (check the spelling)"
+        )
     return Path(path)

@@ -1,9 +1,13 @@
-"""DIR-Lab: ten 4DCT and ten COPDgene cases as their owners distribute them, headerless volumes and landmarks in voxels, loaded as images and points in RAS mm.
+"""DIR-Lab: ten 4DCT and ten COPDgene cases as their owners distribute them, headerless volumes and
+landmarks in voxels, loaded as images and points in RAS mm.
 
-Slices are stored from head to foot, rows from front to back, columns from the patient's right to the left. The order on disk is kept and the affine says so: all three
-index axes point against RAS. A landmark ``x y z`` counts stored columns, rows and slices from 1. The files say no place in the world; the volume is centred at the origin.
+Slices are stored from head to foot, rows from front to back, columns from the patient's right to
+the left. The order on disk is kept and the affine says so: all three index axes point against RAS.
+A landmark ``x y z`` counts stored columns, rows and slices from 1. The files say no place in the
+world; the volume is centred at the origin.
 
-References: Castillo et al., Phys. Med. Biol. 2009 and 2010 (4DCT), Phys. Med. Biol. 2013 (COPDgene).
+References: Castillo et al., Phys. Med. Biol. 2009 and 2010 (4DCT), Phys. Med. Biol. 2013
+    (COPDgene).
 """
 
 import re
@@ -21,11 +25,17 @@ from inrreg.core.grid import Grid
 from inrreg.core.image import Image, Points
 
 TOLERANCE_MM = 0.05
-"""How far the initial error may lie from the published one, which has two decimals and was taken with the same rounded spacing."""
+"""How far the initial error may lie from the published one, which has two decimals and was taken
+with the same rounded spacing.
+"""
 OFFSETS = (-1024, -1000)
-"""What readers of these files add to the stored values; which of them is right differs from case to case."""
+"""What readers of these files add to the stored values; which of them is right differs from case to
+case.
+"""
 AIR_SPREAD = 60
-"""Air is looked for within this many HU of where either offset puts it: lung in inspiration lies above."""
+"""Air is looked for within this many HU of where either offset puts it: lung in inspiration lies
+above.
+"""
 LOWEST_HU = -1024
 """The padding outside the circle of the scanner lies below air, and is raised to this."""
 PATCH = (3, 3, 1)
@@ -34,7 +44,9 @@ PATCH = (3, 3, 1)
 
 @dataclass(frozen=True)
 class Entry:
-    """What the owners publish of a case: voxels, mm a voxel, and the mean initial error in mm by the number of landmarks (the subset of 300, and all)."""
+    """What the owners publish of a case: voxels, mm a voxel, and the mean initial error in mm by
+    the number of landmarks (the subset of 300, and all).
+    """
 
     cohort: str
     shape: tuple[int, int, int]
@@ -47,15 +59,25 @@ class Entry:
         return Grid.from_spacing(self.shape, self.spacing, corner, -np.eye(3))
 
 
-def _table(cohort: str, prefix: str, rows: Sequence[tuple[int, int, float, float, int, float]]) -> dict[str, Entry]:
-    """Rows of columns, slices, mm in plane, initial error of 300 landmarks, number of all landmarks, and their initial error."""
+def _table(
+    cohort: str, prefix: str, rows: Sequence[tuple[int, int, float, float, int, float]]
+) -> dict[str, Entry]:
+    """Rows of columns, slices, mm in plane, initial error of 300 landmarks, number of all
+    landmarks, and their initial error.
+    """
     return {
-        f"{prefix}{number}": Entry(cohort, (columns, columns, slices), (in_plane, in_plane, 2.5), {300: of_300, count: of_all})
+        f"{prefix}{number}": Entry(
+            cohort,
+            (columns, columns, slices),
+            (in_plane, in_plane, 2.5),
+            {300: of_300, count: of_all},
+        )
         for number, (columns, slices, in_plane, of_300, count, of_all) in enumerate(rows, start=1)
     }
 
 
-# From the tables of the owners; the errors of 300 landmarks in COPDgene are those of Hansen & Heinrich, IEEE TMI 2021.
+# From the tables of the owners; the errors of 300 landmarks in COPDgene are those of Hansen &
+# Heinrich, IEEE TMI 2021.
 CASES: dict[str, Entry] = _table(
     "4DCT",
     "case",
@@ -100,23 +122,43 @@ class Naming:
     landmarks_example: str
 
 
-# Case 1 has the suffix _s, cases 2 to 5 -ssm, the others none; landmarks are Case1_300_T00_xyz.txt up to case 5 and case6_dirLab300_T00_xyz.txt from case 6 on,
-# in ExtremePhases or extremePhases, below CaseNPack or Case8Deploy: so files are found by their own name, in any case of letters, whatever folder they lie in.
+# Case 1 has the suffix _s, cases 2 to 5 -ssm, the others none; landmarks are Case1_300_T00_xyz.txt
+# up to case 5 and case6_dirLab300_T00_xyz.txt from case 6 on,
+# in ExtremePhases or extremePhases, below CaseNPack or Case8Deploy: so files are found by their own
+# name, in any case of letters, whatever folder they lie in.
 NAMINGS = {
     "4DCT": (
-        Naming("inhale", r"_T00(_s|-ssm)?\.img", "_T00.img", r"_(dirLab)?\d+_T00_xyz\.txt", "_300_T00_xyz.txt"),
-        Naming("exhale", r"_T50(_s|-ssm)?\.img", "_T50.img", r"_(dirLab)?\d+_T50_xyz\.txt", "_300_T50_xyz.txt"),
+        Naming(
+            "inhale",
+            r"_T00(_s|-ssm)?\.img",
+            "_T00.img",
+            r"_(dirLab)?\d+_T00_xyz\.txt",
+            "_300_T00_xyz.txt",
+        ),
+        Naming(
+            "exhale",
+            r"_T50(_s|-ssm)?\.img",
+            "_T50.img",
+            r"_(dirLab)?\d+_T50_xyz\.txt",
+            "_300_T50_xyz.txt",
+        ),
     ),
     "COPDgene": (
-        Naming("inhale", r"_iBHCT\.img", "_iBHCT.img", r"_\d+_iBH_xyz_r\d+\.txt", "_300_iBH_xyz_r1.txt"),
-        Naming("exhale", r"_eBHCT\.img", "_eBHCT.img", r"_\d+_eBH_xyz_r\d+\.txt", "_300_eBH_xyz_r1.txt"),
+        Naming(
+            "inhale", r"_iBHCT\.img", "_iBHCT.img", r"_\d+_iBH_xyz_r\d+\.txt", "_300_iBH_xyz_r1.txt"
+        ),
+        Naming(
+            "exhale", r"_eBHCT\.img", "_eBHCT.img", r"_\d+_eBH_xyz_r\d+\.txt", "_300_eBH_xyz_r1.txt"
+        ),
     ),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class DirLabCase:
-    """One loaded case: fixed is inhale (T00, iBH), moving is exhale (T50, eBH); intensities in HU, corresponding landmarks in RAS mm, their mean distance before registration."""
+    """One loaded case: fixed is inhale (T00, iBH), moving is exhale (T50, eBH); intensities in HU,
+    corresponding landmarks in RAS mm, their mean distance before registration.
+    """
 
     name: str
     cohort: str
@@ -128,50 +170,97 @@ class DirLabCase:
 
 
 def dirlab_cases(folder: str | Path) -> list[str]:
-    """The names of the cases, ``case1`` ... ``copd10``, of which ``folder`` holds the inhale image, anywhere below it."""
+    """The names of the cases, ``case1`` ...
+
+    ``copd10``, of which ``folder`` holds the inhale image, anywhere below it.
+    """
     files = [path.name for path in _files(Path(folder))]
-    return [name for name, entry in CASES.items() if any(re.fullmatch(name + NAMINGS[entry.cohort][0].image, file, re.IGNORECASE) for file in files)]
+    return [
+        name
+        for name, entry in CASES.items()
+        if any(
+            re.fullmatch(name + NAMINGS[entry.cohort][0].image, file, re.IGNORECASE)
+            for file in files
+        )
+    ]
 
 
 def read_dirlab(folder: str | Path, name: str, hu_offset: int | None = None) -> DirLabCase:
-    """Load the case ``name`` (``case1`` ... ``case10``, ``copd1`` ... ``copd10``) from its own folder or any above it, and check it against what is published.
+    """Load the case ``name`` (``case1`` ...
 
-    The stored values plus an offset are HU. Files that circulate want -1024 or -1000: the one that puts air, found in both images together, nearer to -1000 HU is taken
-    unless ``hu_offset`` is given. The initial landmark error must be the published one, and the images must agree at the landmarks better than with them misread.
+    ``case10``, ``copd1`` ... ``copd10``) from its own folder or any above it, and check it against
+    what is published.
+
+    The stored values plus an offset are HU. Files that circulate want -1024 or -1000: the one that
+    puts air, found in both images together, nearer to -1000 HU is taken unless ``hu_offset`` is
+    given. The initial landmark error must be the published one, and the images must agree at the
+    landmarks better than with them misread.
 
     Raises:
-        InputError: an unknown name, no or several candidates for a file, a size that is not the case's, landmarks outside the volume, or a check that fails.
+        InputError: an unknown name, no or several candidates for a file, a size that is not the
+            case's, landmarks outside the volume, or a check that fails.
     """
     if name not in CASES:
-        raise InputError(f"no DIR-Lab case is called {name!r}; choose case1 ... case10 (4DCT) or copd1 ... copd10 (COPDgene)")
+        raise InputError(
+            f"no DIR-Lab case is called {name!r}; choose case1 ... case10 (4DCT) or copd1 ..."
+            " copd10 (COPDgene)"
+        )
     entry, files = CASES[name], _files(Path(folder))
     inhale, exhale = NAMINGS[entry.cohort]
-    paths = [_only(files, Path(folder), name, n.image, n.image_example, f"{n.state} image") for n in (inhale, exhale)]
-    texts = [_only(files, Path(folder), name, n.landmarks, n.landmarks_example, f"{n.state} landmarks") for n in (inhale, exhale)]
+    paths = [
+        _only(files, Path(folder), name, n.image, n.image_example, f"{n.state} image")
+        for n in (inhale, exhale)
+    ]
+    texts = [
+        _only(files, Path(folder), name, n.landmarks, n.landmarks_example, f"{n.state} landmarks")
+        for n in (inhale, exhale)
+    ]
     stored = [_read_volume(path, entry, name) for path in paths]
     indices = [_read_landmarks(path, entry) for path in texts]
     initial_mm = _checked_initial_error(indices, entry, name, texts)
     _check_agreement(stored, indices, texts)
     offset = _hu_offset(stored, paths) if hu_offset is None else hu_offset
     grid = entry.grid()
-    images = [Image.from_array(np.maximum(volume.astype(np.int32) + offset, LOWEST_HU).astype(np.int16), grid, str(path)) for volume, path in zip(stored, paths, strict=True)]
-    points = [Points(grid.to_world(torch.as_tensor(index, dtype=torch.float64)), name=str(path)) for index, path in zip(indices, texts, strict=True)]
+    images = [
+        Image.from_array(
+            np.maximum(volume.astype(np.int32) + offset, LOWEST_HU).astype(np.int16),
+            grid,
+            str(path),
+        )
+        for volume, path in zip(stored, paths, strict=True)
+    ]
+    points = [
+        Points(grid.to_world(torch.as_tensor(index, dtype=torch.float64)), name=str(path))
+        for index, path in zip(indices, texts, strict=True)
+    ]
     return DirLabCase(name, entry.cohort, images[0], images[1], points[0], points[1], initial_mm)
 
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give the one that holds the DIR-Lab cases (or one of them) unpacked")
+        raise InputError(
+            f"{folder} is no folder; give the one that holds the DIR-Lab cases (or one of them)"
+            " unpacked"
+        )
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _only(files: Sequence[Path], folder: Path, name: str, pattern: str, example: str, what: str) -> Path:
+def _only(
+    files: Sequence[Path], folder: Path, name: str, pattern: str, example: str, what: str
+) -> Path:
     """The one file of that name."""
     found = [path for path in files if re.fullmatch(name + pattern, path.name, re.IGNORECASE)]
     if not found:
-        raise InputError(f"{folder} holds no {what} of {name}, there or below; expected a file named like {name}{example}: unpack the archive of the case there")
+        raise InputError(
+            f"{folder} holds no {what} of {name}, there or below; expected a file named like"
+            f" {name}{example}: unpack the archive of the case there"
+        )
     if len(found) > 1:
-        raise InputError(f"{folder} holds {len(found)} candidates for the {what} of {name}: {', '.join(map(str, found))}; give the folder that holds one of them, or move the others away")
+        raise InputError(
+            f"{folder} holds {len(found)} candidates for the {what} of {name}:"
+            f" {', '.join(map(str, found))}; give the folder that holds one of them, or move the"
+            " others away"
+        )
     return found[0]
 
 
@@ -181,8 +270,10 @@ def _read_volume(path: Path, entry: Entry, name: str) -> Int[np.ndarray, "i j k"
     if size != expected:
         slices = size / (2 * entry.shape[0] * entry.shape[1])
         raise InputError(
-            f"{path} has {size} bytes, and the volume of {name} has {expected} ({' x '.join(map(str, entry.shape))} voxels of 2 bytes); it would make {slices:.6g} slices: "
-            "it is another case, was not copied whole, or was converted; take the file as it was distributed"
+            f"{path} has {size} bytes, and the volume of {name} has {expected}"
+            f" ({' x '.join(map(str, entry.shape))} voxels of 2 bytes); it would make {slices:.6g}"
+            " slices: it is another case, was not copied whole, or was converted; take the file as"
+            " it was distributed"
         )
     return np.fromfile(path, dtype="<i2").reshape(entry.shape[::-1]).T
 
@@ -192,37 +283,61 @@ def _read_landmarks(path: Path, entry: Entry) -> Int[np.ndarray, "n 3"]:
     try:
         numbers = np.loadtxt(path, ndmin=2, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no list of landmarks ({error}); expected three whole numbers x y z a line, and nothing else") from error
+        raise InputError(
+            f"{path} is no list of landmarks ({error}); expected three whole numbers x y z a line,"
+            " and nothing else"
+        ) from error
     if numbers.shape[1:] != (3,) or len(numbers) == 0 or not (numbers == np.rint(numbers)).all():
-        raise InputError(f"{path} holds a table of shape {numbers.shape}, or fractions; expected three whole numbers x y z a line, voxels counted from 1")
+        raise InputError(
+            f"{path} holds a table of shape {numbers.shape}, or fractions; expected three whole"
+            " numbers x y z a line, voxels counted from 1"
+        )
     outside = (numbers < 1) | (numbers > entry.shape)
     if outside.any():
         line = int(outside.any(1).argmax())
         raise InputError(
-            f"{path}, line {line + 1}: {numbers[line].astype(int).tolist()} lies outside the volume of {' x '.join(map(str, entry.shape))} voxels counted from 1; "
-            "it belongs to another case, is counted from 0, or its columns are not x y z; take the file as it was distributed"
+            f"{path}, line {line + 1}: {numbers[line].astype(int).tolist()} lies outside the volume"
+            f" of {' x '.join(map(str, entry.shape))} voxels counted from 1; it belongs to another"
+            " case, is counted from 0, or its columns are not x y z; take the file as it was"
+            " distributed"
         )
     return numbers.astype(np.int64) - 1
 
 
-def _checked_initial_error(indices: Sequence[Int[np.ndarray, "n 3"]], entry: Entry, name: str, paths: Sequence[Path]) -> float:
+def _checked_initial_error(
+    indices: Sequence[Int[np.ndarray, "n 3"]], entry: Entry, name: str, paths: Sequence[Path]
+) -> float:
     """The mean distance of corresponding landmarks, mm, if it is the published one."""
     fixed, moving = indices
     files = f"{paths[0]} and {paths[1]}"
     if len(fixed) != len(moving) or len(fixed) not in entry.initial_mm:
         expected = " or ".join(map(str, entry.initial_mm))
-        raise InputError(f"{files} have {len(fixed)} and {len(moving)} landmarks; {name} is published with {expected}, and for these its initial error is known: take the files as distributed")
-    initial, published = float(np.linalg.norm((fixed - moving) * entry.spacing, axis=1).mean()), entry.initial_mm[len(fixed)]
+        raise InputError(
+            f"{files} have {len(fixed)} and {len(moving)} landmarks; {name} is published with"
+            f" {expected}, and for these its initial error is known: take the files as distributed"
+        )
+    initial, published = (
+        float(np.linalg.norm((fixed - moving) * entry.spacing, axis=1).mean()),
+        entry.initial_mm[len(fixed)],
+    )
     if abs(initial - published) > TOLERANCE_MM:
         raise InputError(
-            f"{files} lie {initial:.2f} mm apart in the mean, and {published:.2f} mm (+- {TOLERANCE_MM}) is published for the {len(fixed)} landmarks of {name}; likely the slices of one "
-            "file are flipped, a landmark file is that of another case or phase or sorted otherwise, or the spacing is wrong: take the files as they were distributed"
+            f"{files} lie {initial:.2f} mm apart in the mean, and {published:.2f} mm (+-"
+            f" {TOLERANCE_MM}) is published for the {len(fixed)} landmarks of {name}; likely the"
+            " slices of one file are flipped, a landmark file is that of another case or phase or"
+            " sorted otherwise, or the spacing is wrong: take the files as they were distributed"
         )
     return initial
 
 
-def _check_agreement(stored: Sequence[Int[np.ndarray, "i j k"]], indices: Sequence[Int[np.ndarray, "n 3"]], paths: Sequence[Path]) -> None:
-    """The distance of landmarks is blind to what befalls both files alike; the images are not: they agree best at the landmarks read aright."""
+def _check_agreement(
+    stored: Sequence[Int[np.ndarray, "i j k"]],
+    indices: Sequence[Int[np.ndarray, "n 3"]],
+    paths: Sequence[Path],
+) -> None:
+    """The distance of landmarks is blind to what befalls both files alike; the images are not: they
+    agree best at the landmarks read aright.
+    """
     (fixed, moving), (p, q) = stored, indices
     last = fixed.shape[2] - 1
     p_flipped, q_flipped = (index * [1, 1, -1] + [0, 0, last] for index in (p, q))
@@ -239,14 +354,25 @@ def _check_agreement(stored: Sequence[Int[np.ndarray, "i j k"]], indices: Sequen
     best = max(scores, key=lambda reading: scores[reading])
     if here <= scores[best]:
         raise InputError(
-            f"the images do not agree at the landmarks of {paths[0]} and {paths[1]} (mean correlation of patches {here:.2f}), and do no worse {best} ({scores[best]:.2f}); "
-            "an image or landmark file was flipped, swapped or renamed: take the files as they were distributed"
+            f"the images do not agree at the landmarks of {paths[0]} and {paths[1]} (mean"
+            f" correlation of patches {here:.2f}), and do no worse {best} ({scores[best]:.2f}); an"
+            " image or landmark file was flipped, swapped or renamed: take the files as they were"
+            " distributed"
         )
 
 
-def _agreement(fixed: Int[np.ndarray, "i j k"], moving: Int[np.ndarray, "i j k"], p: Int[np.ndarray, "n 3"], q: Int[np.ndarray, "n 3"]) -> float:
-    """Mean over landmarks of the correlation between the patches around p in fixed and q in moving; 0 for a flat patch."""
-    offsets = np.stack(np.meshgrid(*[np.arange(-r, r + 1) for r in PATCH], indexing="ij"), -1).reshape(-1, 3)
+def _agreement(
+    fixed: Int[np.ndarray, "i j k"],
+    moving: Int[np.ndarray, "i j k"],
+    p: Int[np.ndarray, "n 3"],
+    q: Int[np.ndarray, "n 3"],
+) -> float:
+    """Mean over landmarks of the correlation between the patches around p in fixed and q in moving;
+    0 for a flat patch.
+    """
+    offsets = np.stack(
+        np.meshgrid(*[np.arange(-r, r + 1) for r in PATCH], indexing="ij"), -1
+    ).reshape(-1, 3)
 
     def standardised(volume: np.ndarray, centers: np.ndarray) -> np.ndarray:
         sites = (centers[:, None] + offsets).clip(0, np.array(volume.shape) - 1)
@@ -258,13 +384,25 @@ def _agreement(fixed: Int[np.ndarray, "i j k"], moving: Int[np.ndarray, "i j k"]
 
 
 def _hu_offset(stored: Sequence[Int[np.ndarray, "i j k"]], paths: Sequence[Path]) -> int:
-    """Of -1024 and -1000 the one that puts air, the commonest stored value near either, nearer to -1000 HU."""
+    """Of -1024 and -1000 the one that puts air, the commonest stored value near either, nearer to
+    -1000 HU.
+    """
     candidates = [-1000 - offset for offset in OFFSETS]
     low, high = min(candidates) - AIR_SPREAD, max(candidates) + AIR_SPREAD
-    counts = sum(np.bincount(volume[(volume >= low) & (volume <= high)].astype(np.int64) - low, minlength=high - low + 1) for volume in stored)
+    counts = sum(
+        np.bincount(
+            volume[(volume >= low) & (volume <= high)].astype(np.int64) - low,
+            minlength=high - low + 1,
+        )
+        for volume in stored
+    )
     # Padding is one value, air is spread by noise: a median keeps the hill and drops the needle.
     smooth = median_filter(np.asarray(counts), size=9, mode="constant")
     if not smooth.any():
-        raise InputError(f"{paths[0]} and {paths[1]} hold no air: no hill of stored values between {low} and {high}, where an offset of {OFFSETS[0]} or {OFFSETS[1]} HU would put it; give hu_offset")
+        raise InputError(
+            f"{paths[0]} and {paths[1]} hold no air: no hill of stored values between {low} and"
+            f" {high}, where an offset of {OFFSETS[0]} or {OFFSETS[1]} HU would put it; give"
+            " hu_offset"
+        )
     air = low + int(smooth.argmax())
     return min(OFFSETS, key=lambda offset: abs(air + offset + 1000))

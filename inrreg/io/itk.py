@@ -1,4 +1,6 @@
-"""SimpleITK: its images and transforms as ours and back, and the formats it reads (MetaImage, NRRD, PNG and other pictures)."""
+"""SimpleITK: its images and transforms as ours and back, and the formats it reads (MetaImage, NRRD,
+PNG and other pictures).
+"""
 
 import logging
 from pathlib import Path
@@ -28,7 +30,9 @@ def read(path: Path) -> Volume:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path} cannot be read ({_reason(error)}); check that it was copied whole") from error
+        raise InputError(
+            f"{path} cannot be read ({_reason(error)}); check that it was copied whole"
+        ) from error
     if path.suffix.lower() in PICTURES:
         image = _on_pixels(image)
     return volume_from_sitk(image, str(path))
@@ -43,15 +47,25 @@ def write(image: Image, path: Path) -> None:
     """
     stored = to_sitk(image)
     if path.suffix.lower() in PICTURES and not image.grid.same_as(_pixel_grid(image.grid.shape)):
-        log.warning("%s keeps no voxel size and no place: %s is read back with pixels of 1 mm; write .nii.gz or .mha to keep them", path, image.name)
+        log.warning(
+            "%s keeps no voxel size and no place: %s is read back with pixels of 1 mm; write"
+            " .nii.gz or .mha to keep them",
+            path,
+            image.name,
+        )
     try:
         sitk.WriteImage(stored, str(path))
     except RuntimeError as error:
-        raise OutputError(f"{path} could not be written ({_reason(error)}); check its folder, or write .nii.gz or .mha, which hold every type") from error
+        raise OutputError(
+            f"{path} could not be written ({_reason(error)}); check its folder, or write .nii.gz or"
+            " .mha, which hold every type"
+        ) from error
 
 
 def image_from_sitk(image: sitk.Image, name: str) -> Image:
-    """A SimpleITK image (LPS) as ours (RAS), index order kept; raises what ``volume_from_sitk`` raises."""
+    """A SimpleITK image (LPS) as ours (RAS), index order kept; raises what ``volume_from_sitk``
+    raises.
+    """
     return volume_from_sitk(image, name).image()
 
 
@@ -64,8 +78,9 @@ def volume_from_sitk(image: sitk.Image, name: str) -> Volume:
     """
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise InputError(
-            f"{name} has {image.GetNumberOfComponentsPerPixel()} components a voxel (colour or vectors), and an image here has one; "
-            "convert colour to grey first, for instance with `PIL.Image.open(path).convert('L')`"
+            f"{name} has {image.GetNumberOfComponentsPerPixel()} components a voxel (colour or"
+            " vectors), and an image here has one; convert colour to grey first, for instance with"
+            " `PIL.Image.open(path).convert('L')`"
         )
     array = sitk.GetArrayFromImage(image).T
     check_scalar(array.dtype, name)
@@ -83,10 +98,14 @@ def to_sitk(image: Image) -> sitk.Image:
 
 
 def transform_to_sitk(transform: Transform, grid: Grid) -> sitk.DisplacementFieldTransform:
-    """A transform sampled at the voxels of ``grid``, for SimpleITK's resampling; beyond the grid it is the identity there, as ITK has it."""
+    """A transform sampled at the voxels of ``grid``, for SimpleITK's resampling; beyond the grid it
+    is the identity there, as ITK has it.
+    """
     vectors = flip(transform.displacement_on(grid).detach().cpu().double().numpy())
     # SimpleITK wants the array axes backwards and the components last.
-    field = sitk.GetImageFromArray(vectors.transpose(*reversed(range(grid.ndim)), grid.ndim), isVector=True)
+    field = sitk.GetImageFromArray(
+        vectors.transpose(*reversed(range(grid.ndim)), grid.ndim), isVector=True
+    )
     return sitk.DisplacementFieldTransform(_placed(field, grid))
 
 

@@ -1,4 +1,6 @@
-"""NIfTI, through nibabel: images in RAS mm by the sform, else the qform; written with both, and with identical bytes for identical arrays."""
+"""NIfTI, through nibabel: images in RAS mm by the sform, else the qform; written with both, and
+with identical bytes for identical arrays.
+"""
 
 import gzip
 import io
@@ -20,7 +22,15 @@ from inrreg.io.values import Volume, check_scalar, grid_of, spatial_shape, store
 
 log = logging.getLogger(__name__)
 
-DAMAGED = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, ImageDataError)
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+    ImageDataError,
+)
 """What nibabel raises on files that are not what they seem."""
 DISAGREEMENT_MM = 1e-2
 SCANNER = 1
@@ -35,7 +45,8 @@ def read(path: Path) -> Volume:
     """The volume of a NIfTI file.
 
     Raises:
-        InputError: a damaged file, several volumes, colour, or a header that places the voxels nowhere.
+        InputError: a damaged file, several volumes, colour, or a header that places the voxels
+            nowhere.
     """
     return volume_from_nibabel(load(path), str(path))
 
@@ -49,17 +60,24 @@ def load(path: Path) -> nib.Nifti1Image:
     try:
         image = nib.load(path, mmap=False)
     except DAMAGED as error:
-        raise InputError(f"{path} is no readable NIfTI file ({error}); check that it was copied whole") from error
+        raise InputError(
+            f"{path} is no readable NIfTI file ({error}); check that it was copied whole"
+        ) from error
     if not isinstance(image, nib.Nifti1Image):
-        raise InputError(f"{path} is a {type(image).__name__}, which has no voxel grid; convert it to a NIfTI volume")
+        raise InputError(
+            f"{path} is a {type(image).__name__}, which has no voxel grid; convert it to a NIfTI"
+            " volume"
+        )
     return image
 
 
 def volume_from_nibabel(image: SpatialImage, name: str) -> Volume:
-    """A nibabel image as ours; axes of length one behind the third are dropped, ``scl_slope`` and ``scl_inter`` applied.
+    """A nibabel image as ours; axes of length one behind the third are dropped, ``scl_slope`` and
+    ``scl_inter`` applied.
 
     Raises:
-        InputError: several volumes, colour, an axis of one voxel, damaged data, a plane that is not parallel to world x-y.
+        InputError: several volumes, colour, an axis of one voxel, damaged data, a plane that is not
+            parallel to world x-y.
         FrameError: a singular affine.
     """
     check_scalar(image.get_data_dtype(), name)
@@ -76,7 +94,9 @@ def voxels(image: SpatialImage, name: str) -> np.ndarray:
     try:
         array = np.asarray(image.dataobj)
     except DAMAGED as error:
-        raise InputError(f"the voxels of {name} cannot be read ({error}); check that it was copied whole") from error
+        raise InputError(
+            f"the voxels of {name} cannot be read ({error}); check that it was copied whole"
+        ) from error
     scaled = nib.is_proxy(image.dataobj) and array.dtype != image.get_data_dtype()
     return array.astype(np.float32 if scaled else array.dtype.newbyteorder("="), copy=False)
 
@@ -91,7 +111,10 @@ def header_grid(image: SpatialImage, shape: Sequence[int], name: str) -> Grid:
     affine = _affine(image, name)
     if len(shape) == 2:
         if np.abs(affine[2, :2]).max() > 1e-3 * np.abs(affine[:2, :2]).max():
-            raise InputError(f"{name} is a 2-D image whose plane is not parallel to world x-y; give it an axial affine before registering in its plane")
+            raise InputError(
+                f"{name} is a 2-D image whose plane is not parallel to world x-y; give it an axial"
+                " affine before registering in its plane"
+            )
         affine = affine[np.ix_([0, 1, 3], [0, 1, 3])]
     return grid_of(shape, affine, name)
 
@@ -109,24 +132,38 @@ def _affine(image: SpatialImage, name: str) -> NDArray[np.float64]:
 
 
 def _forms(header: nib.Nifti1Header, name: str) -> list[NDArray[np.float64]]:
-    """sform and qform, as far as their codes say that they are set; without either, what the voxel size alone says."""
+    """sform and qform, as far as their codes say that they are set; without either, what the voxel
+    size alone says.
+    """
     try:
         coded = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except (ValueError, HeaderDataError) as error:
-        raise InputError(f"{name} has a broken qform ({error}); repair it, for instance with nibabel's set_qform") from error
+        raise InputError(
+            f"{name} has a broken qform ({error}); repair it, for instance with nibabel's set_qform"
+        ) from error
     forms = [form for form in coded if form is not None]
     if not forms:
-        log.warning("%s has neither sform nor qform: only its voxel size is known, not its place and directions in the world; it is centred at the world origin", name)
+        log.warning(
+            "%s has neither sform nor qform: only its voxel size is known, not its place and"
+            " directions in the world; it is centred at the world origin",
+            name,
+        )
     return forms or [header.get_base_affine()]
 
 
-def _compare(sform: NDArray[np.float64], qform: NDArray[np.float64], shape: Sequence[int], name: str) -> None:
+def _compare(
+    sform: NDArray[np.float64], qform: NDArray[np.float64], shape: Sequence[int], name: str
+) -> None:
     """Warn where the two place a voxel differently; two affine maps differ most at a corner."""
     size = [*shape[:3], 1][:3]
-    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in size], [1], indexing="ij"), -1).reshape(-1, 4)
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in size], [1], indexing="ij"), -1).reshape(
+        -1, 4
+    )
     difference = float(np.linalg.norm(corners @ (sform - qform).T, axis=1).max())
     if difference > DISAGREEMENT_MM:
-        log.warning("%s: sform and qform disagree by up to %.3g mm; the sform is used", name, difference)
+        log.warning(
+            "%s: sform and qform disagree by up to %.3g mm; the sform is used", name, difference
+        )
 
 
 def write(image: Image, path: Path) -> None:
@@ -153,27 +190,40 @@ def save(array: np.ndarray, grid: Grid, path: Path, intent: str = "none") -> Non
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=SCANNER)
     image.set_qform(affine, code=SCANNER)
-    sheared = np.abs(image.get_qform() - image.get_sform()).max() * max(grid.shape) > DISAGREEMENT_MM
+    sheared = (
+        np.abs(image.get_qform() - image.get_sform()).max() * max(grid.shape) > DISAGREEMENT_MM
+    )
     if sheared:
         image.set_qform(None)
-        log.warning("%s: the axes of its grid are not at right angles, which only the sform can say; ITK will not read it", path)
+        log.warning(
+            "%s: the axes of its grid are not at right angles, which only the sform can say; ITK"
+            " will not read it",
+            path,
+        )
     try:
         with open(path, "wb") as stream:
             _write(image, stream, compressed=path.name.lower().endswith(".gz"))
     except OSError as error:
-        raise OutputError(f"{path} could not be written ({error.strerror}); check that its folder exists and has room") from error
+        raise OutputError(
+            f"{path} could not be written ({error.strerror}); check that its folder exists and has"
+            " room"
+        ) from error
 
 
 class _Packed(gzip.GzipFile):
-    """A gzip stream with neither file name nor time in its header, so that identical arrays make identical files.
+    """A gzip stream with neither file name nor time in its header, so that identical arrays make
+    identical files.
 
-    In the bytes of a vector field nothing repeats but zeros: to look for more takes three times as long and saves nothing.
+    In the bytes of a vector field nothing repeats but zeros: to look for more takes three times as
+    long and saves nothing.
     """
 
     def __init__(self, stream: io.BufferedIOBase, of_vectors: bool) -> None:
         super().__init__(filename="", mode="wb", compresslevel=LEVEL, fileobj=stream, mtime=0)
         strategy = zlib.Z_RLE if of_vectors else zlib.Z_DEFAULT_STRATEGY
-        self.compress = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, strategy)
+        self.compress = zlib.compressobj(
+            LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, strategy
+        )
 
 
 def _write(image: nib.Nifti1Image, stream: io.BufferedIOBase, compressed: bool) -> None:

@@ -18,7 +18,9 @@ EXACT = 2**53
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """One real number a voxel as a file or another library holds it, in its own array type, placed in RAS mm; ``name`` appears in messages."""
+    """One real number a voxel as a file or another library holds it, in its own array type, placed
+    in RAS mm; ``name`` appears in messages.
+    """
 
     array: np.ndarray
     grid: Grid
@@ -46,10 +48,16 @@ def spatial_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
     """
     volumes = int(np.prod(shape[3:], dtype=int))
     if volumes != 1:
-        raise InputError(f"{name} holds {volumes} volumes (shape {tuple(shape)}), and a registration takes one; extract it first, for instance with nibabel's `four_to_three`")
+        raise InputError(
+            f"{name} holds {volumes} volumes (shape {tuple(shape)}), and a registration takes one;"
+            " extract it first, for instance with nibabel's `four_to_three`"
+        )
     spatial = tuple(int(n) for n in shape[:3])
     if len(spatial) < 2 or min(spatial) < 2:
-        raise InputError(f"{name} has shape {spatial}, and images here have two or three axes of at least two voxels; store a single slice as a 2-D image")
+        raise InputError(
+            f"{name} has shape {spatial}, and images here have two or three axes of at least two"
+            " voxels; store a single slice as a 2-D image"
+        )
     return spatial
 
 
@@ -60,7 +68,10 @@ def check_scalar(dtype: np.dtype, name: str) -> None:
         InputError: anything but one real number a voxel.
     """
     if dtype.kind not in "biuf":
-        raise InputError(f"{name} stores {dtype} a voxel, and an image here has one real number a voxel; convert colour to grey, complex values to magnitude")
+        raise InputError(
+            f"{name} stores {dtype} a voxel, and an image here has one real number a voxel; convert"
+            " colour to grey, complex values to magnitude"
+        )
 
 
 def grid_of(shape: Sequence[int], affine: NDArray[np.float64], name: str) -> Grid:
@@ -85,13 +96,20 @@ def check_labels(array: np.ndarray, name: str) -> None:
         return
     broken = ~(np.isfinite(array) & np.isclose(array, np.rint(array), rtol=0, atol=WHOLE))
     if broken.any():
-        raise InputError(f"{name} is no label image: {int(broken.sum())} voxels hold values such as {array[broken][0]:.4g}; round or threshold it first")
+        raise InputError(
+            f"{name} is no label image: {int(broken.sum())} voxels hold values such as"
+            f" {array[broken][0]:.4g}; round or threshold it first"
+        )
     if np.abs(array).max() > np.iinfo(np.int32).max:
-        raise InputError(f"{name} has labels beyond 32 bits, such as {np.abs(array).max()}; renumber them")
+        raise InputError(
+            f"{name} has labels beyond 32 bits, such as {np.abs(array).max()}; renumber them"
+        )
 
 
 def stored_type(dtype: np.dtype) -> np.dtype:
-    """The array type that files know for ``dtype``: native byte order, no booleans, floats of 32 or 64 bits."""
+    """The array type that files know for ``dtype``: native byte order, no booleans, floats of 32 or
+    64 bits.
+    """
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     if dtype.kind == "f":
@@ -100,17 +118,28 @@ def stored_type(dtype: np.dtype) -> np.dtype:
 
 
 def stored_values(image: Image) -> np.ndarray:
-    """The values of a one-channel image in the type it came in, rounded and clipped where that is an integer.
+    """The values of a one-channel image in the type it came in, rounded and clipped where that is
+    an integer.
 
     Raises:
         InputError: several channels, or values that are not finite and have no integer.
     """
     if image.channels != 1:
-        raise InputError(f"{image.name} has {image.channels} channels, and a file holds one; write them one by one")
+        raise InputError(
+            f"{image.name} has {image.channels} channels, and a file holds one; write them one"
+            " by one"
+        )
     values, dtype = image.numpy(), stored_type(image.dtype)
     if dtype.kind == "f":
         return values.astype(dtype)
     if not np.isfinite(values).all():
-        raise InputError(f"{image.name} holds NaN or infinite values, which {dtype} cannot store; replace them, or give the image the dtype float32")
+        raise InputError(
+            f"{image.name} holds NaN or infinite values, which {dtype} cannot store; replace them,"
+            " or give the image the dtype float32"
+        )
     bounds = np.iinfo(dtype)
-    return np.rint(values.astype(np.float64)).clip(max(bounds.min, -EXACT), min(bounds.max, EXACT)).astype(dtype)
+    return (
+        np.rint(values.astype(np.float64))
+        .clip(max(bounds.min, -EXACT), min(bounds.max, EXACT))
+        .astype(dtype)
+    )

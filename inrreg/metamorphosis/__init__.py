@@ -1,9 +1,18 @@
-"""Registration where part of an image has no counterpart: what moved and what changed, told apart."""
+"""Registration where part of an image has no counterpart: what moved and what changed, told
+apart.
+"""
 
 from inrreg.metamorphosis.aligned import Aligned, Detector, align
 from inrreg.metamorphosis.detectors import Detected, ForwardBackward, JacobianAnomaly, LiWyatt
 from inrreg.metamorphosis.evidence import InconsistencyEvidence, IntensityEvidence
-from inrreg.metamorphosis.fit import Metamorphosis, Resolution, ShootingResult, lddmm, metamorphosis, weighted_metamorphosis
+from inrreg.metamorphosis.fit import (
+    Metamorphosis,
+    Resolution,
+    ShootingResult,
+    lddmm,
+    metamorphosis,
+    weighted_metamorphosis,
+)
 from inrreg.metamorphosis.non_correspondence import Given, Learned, NonCorrespondence
 from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel
 from inrreg.metamorphosis.shooting import Hamiltonian, Shooting, State, recomputed, stored

@@ -1,4 +1,6 @@
-"""Both images on one grid under the present maps: what a detector of non-correspondence looks at."""
+"""Both images on one grid under the present maps: what a detector of non-correspondence looks
+at.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,14 +21,18 @@ from inrreg.ops.small_matrices import determinant
 from inrreg.transforms import Transform
 
 VISIBLE, VISIBLE_MM = 0.1, 4.0
-"""A voxel shows tissue where either image, blurred by that many mm, is above that share of its window."""
+"""A voxel shows tissue where either image, blurred by that many mm, is above that share of its
+window.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """``fixed`` and ``warped`` on one grid, of equal channels; ``weight`` (1 = use) is the fixed mask, without one where either image shows something; the maps ``there`` and ``back``.
+    """``fixed`` and ``warped`` on one grid, of equal channels; ``weight`` (1 = use) is the fixed
+    mask, without one where either image shows something; the maps ``there`` and ``back``.
 
-    ``lesion`` is what is known before: 1 where a lesion mask of the fixed image, or that of the moving image carried over, says "has no counterpart".
+    ``lesion`` is what is known before: 1 where a lesion mask of the fixed image, or that of the
+    moving image carried over, says "has no counterpart".
     """
 
     fixed: Image
@@ -44,7 +50,10 @@ class Aligned:
             InputError: there is no way back.
         """
         if self.back is None:
-            raise InputError("a view without a way back has no inconsistency; give align() the map from moving to fixed")
+            raise InputError(
+                "a view without a way back has no inconsistency; give align() the map from moving"
+                " to fixed"
+            )
         points = self.fixed.grid.points(device=self.fixed.device)
         moved = points + self.there.displacement_on(self.fixed.grid)
         return (self.back(moved) - points).norm(dim=-1)[None]
@@ -59,18 +68,25 @@ class Detector(Protocol):
     """Finds what has no counterpart."""
 
     def __call__(self, seen: Aligned) -> Image:
-        """The soft mask in 0 ... 1 on the grid of ``seen``; ``non_correspondence == 1`` means "has no counterpart"."""
+        """The soft mask in 0 ...
+
+        1 on the grid of ``seen``; ``non_correspondence == 1`` means "has no counterpart".
+        """
         ...
 
 
 def hardened(mask: Image) -> Image:
-    """``mask`` with 1 where it is above 0.5: what is likelier gone than not is to be left out wholly, for the rest of its weight would still pull."""
+    """``mask`` with 1 where it is above 0.5: what is likelier gone than not is to be left out
+    wholly, for the rest of its weight would still pull.
+    """
     return mask.with_data(torch.where(mask.data > 0.5, 1.0, mask.data))
 
 
 @torch.no_grad()
 def align(pair: Pair, there: Transform, back: Transform | None, spacing_mm: float) -> Aligned:
-    """The view of ``pair`` at ``spacing_mm``, cropped to the fixed mask; the images must be scaled to 0 ... 1."""
+    """The view of ``pair`` at ``spacing_mm``, cropped to the fixed mask; the images must be scaled
+    to 0 ... 1.
+    """
     fixed, mask = pair.fixed, as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
     if pair.fixed_mask is not None:
         box = bounding_box(mask, 4 * spacing_mm)
@@ -81,13 +97,23 @@ def align(pair: Pair, there: Transform, back: Transform | None, spacing_mm: floa
     weight = mask.data * inside(moving.grid, mapped)[None]
     if pair.fixed_mask is None:
         weight = weight * _visible(fixed, warped)
-    return Aligned(fixed, warped, mask.with_data(weight), there, back, _lesion(pair, fixed.grid, mapped))
+    return Aligned(
+        fixed, warped, mask.with_data(weight), there, back, _lesion(pair, fixed.grid, mapped)
+    )
 
 
-def _lesion(pair: Pair, grid: Grid, mapped: Float[Tensor, "*shape d"]) -> Float[Tensor, "1 *shape"] | None:
+def _lesion(
+    pair: Pair, grid: Grid, mapped: Float[Tensor, "*shape d"]
+) -> Float[Tensor, "1 *shape"] | None:
     """The lesion masks of both images, where ``grid`` sees them."""
-    at_home = [] if pair.fixed_lesion is None else [linear(pair.fixed_lesion, grid.points(device=mapped.device), outside=0.0)]
-    carried = [] if pair.moving_lesion is None else [linear(pair.moving_lesion, mapped, outside=0.0)]
+    at_home = (
+        []
+        if pair.fixed_lesion is None
+        else [linear(pair.fixed_lesion, grid.points(device=mapped.device), outside=0.0)]
+    )
+    carried = (
+        [] if pair.moving_lesion is None else [linear(pair.moving_lesion, mapped, outside=0.0)]
+    )
     known = at_home + carried
     return torch.cat(known).amax(0, keepdim=True) if known else None
 
@@ -95,4 +121,6 @@ def _lesion(pair: Pair, grid: Grid, mapped: Float[Tensor, "*shape d"]) -> Float[
 def _visible(fixed: Image, warped: Image) -> Float[Tensor, "1 *shape"]:
     """1 where either image, any channel, shows more than air."""
     brightest = torch.maximum(fixed.data, warped.data).amax(0, keepdim=True)
-    return (apply_along_axes(brightest, smoothing(fixed.grid, VISIBLE_MM)) > VISIBLE).to(brightest.dtype)
+    return (apply_along_axes(brightest, smoothing(fixed.grid, VISIBLE_MM)) > VISIBLE).to(
+        brightest.dtype
+    )

@@ -1,7 +1,9 @@
-"""Cheap detectors of what has no counterpart, to compare with: three rules of a line or two, none of which learns anything or asks the neighbours for more than a blur.
+"""Cheap detectors of what has no counterpart, to compare with: three rules of a line or two, none
+of which learns anything or asks the neighbours for more than a blur.
 
-Each gives every voxel a score of 0 or more and has a threshold for it; the mask is ``soft``, 0.5 where the score meets the threshold. Thresholds that follow from the pair are robust, the median
-of the score and so many spreads: a lesion of a tenth of what is seen raises them by a sixth.
+Each gives every voxel a score of 0 or more and has a threshold for it; the mask is ``soft``, 0.5
+where the score meets the threshold. Thresholds that follow from the pair are robust, the median of
+the score and so many spreads: a lesion of a tenth of what is seen raises them by a sixth.
 """
 
 from collections.abc import Sequence
@@ -29,10 +31,13 @@ SAMPLE = 1 << 20
 
 @dataclass(frozen=True)
 class LiWyatt:
-    """What differs in intensity where the fixed image is flat: at an edge, differences are misalignment (Li and Wyatt's idea, a baseline of Czolbe et al., NeurIPS 2021).
+    """What differs in intensity where the fixed image is flat: at an edge, differences are
+    misalignment (Li and Wyatt's idea, a baseline of Czolbe et al., NeurIPS 2021).
 
-    The score is |``residual``| / (1 + (g / K)^2), in units of the fixed image: g is the gradient of the fixed image blurred by ``smoothing_mm``, K its 90th percentile. Czolbe and others compare
-    intensities as they are, squared, with a weight that falls linearly with g. Where there are several channels, the one that says most counts.
+    The score is |``residual``| / (1 + (g / K)^2), in units of the fixed image: g is the gradient of
+    the fixed image blurred by ``smoothing_mm``, K its 90th percentile. Czolbe and others compare
+    intensities as they are, squared, with a weight that falls linearly with g. Where there are
+    several channels, the one that says most counts.
     """
 
     window_mm: float = 40.0
@@ -46,24 +51,37 @@ class LiWyatt:
         weight, grid = seen.weight.data, seen.fixed.grid
         flat = self._flatness(seen)
         masks = []
-        for fixed, warped, low_gradient in zip(seen.fixed.data.split(1), seen.warped.data.split(1), flat.split(1), strict=True):
+        for fixed, warped, low_gradient in zip(
+            seen.fixed.data.split(1), seen.warped.data.split(1), flat.split(1), strict=True
+        ):
             score = residual(fixed, warped, weight, grid, self.window_mm).abs() * low_gradient
             masks.append(soft(score, outlying(score, weight, self.deviations, self.least)))
         return _mask(torch.cat(masks).amax(0, keepdim=True), seen)
 
     def _flatness(self, seen: Aligned) -> Float[Tensor, "c *shape"]:
         """1 where the fixed image has no gradient, 1/2 where it is K."""
-        blurred = seen.fixed.with_data(apply_along_axes(seen.fixed.data, smoothing(seen.fixed.grid, self.smoothing_mm)))
+        blurred = seen.fixed.with_data(
+            apply_along_axes(seen.fixed.data, smoothing(seen.fixed.grid, self.smoothing_mm))
+        )
         gradients = GradientMagnitude()(blurred).data
-        steep = [_quantile(gradient[seen.weight.data > 0], STEEP) for gradient in gradients.split(1)]
-        return torch.cat([1 / (1 + (gradient / k.clamp(min=1e-12)).square()) for gradient, k in zip(gradients.split(1), steep, strict=True)])
+        steep = [
+            _quantile(gradient[seen.weight.data > 0], STEEP) for gradient in gradients.split(1)
+        ]
+        return torch.cat(
+            [
+                1 / (1 + (gradient / k.clamp(min=1e-12)).square())
+                for gradient, k in zip(gradients.split(1), steep, strict=True)
+            ]
+        )
 
 
 @dataclass(frozen=True)
 class JacobianAnomaly:
-    """Where the map swells or shrinks more than elsewhere: what was forced onto something else was stretched for it. The score is (log det J)^2 (a baseline of Czolbe et al., NeurIPS 2021).
+    """Where the map swells or shrinks more than elsewhere: what was forced onto something else was
+    stretched for it. The score is (log det J)^2 (a baseline of Czolbe et al., NeurIPS 2021).
 
-    The threshold is that of |log det J|, squared; at a ``least`` of 0.1, volumes that differ by a tenth from the usual are no anomaly on any pair.
+    The threshold is that of |log det J|, squared; at a ``least`` of 0.1, volumes that differ by a
+    tenth from the usual are no anomaly on any pair.
     """
 
     deviations: float = 4.0
@@ -73,15 +91,20 @@ class JacobianAnomaly:
     def __call__(self, seen: Aligned) -> Image:
         """See ``Detector``."""
         score = seen.determinant.clamp(min=FOLDED).log().abs()
-        return _mask(soft(score, outlying(score, seen.weight.data, self.deviations, self.least)), seen)
+        return _mask(
+            soft(score, outlying(score, seen.weight.data, self.deviations, self.least)), seen
+        )
 
 
 @dataclass(frozen=True)
 class ForwardBackward:
-    """DIRAC's rule (Mok and Chung, MICCAI 2022): where the way there and back, smoothed by two box filters, misses by more than the mean over the foreground plus ``margin_mm``.
+    """DIRAC's rule (Mok and Chung, MICCAI 2022): where the way there and back, smoothed by two box
+    filters, misses by more than the mean over the foreground plus ``margin_mm``.
 
-    The original adds 0.015 of half the field of view, 1.8 mm along the 240 mm of its images, and its filters are 5 voxels wide, of 1.5 mm. Here both are in mm, a window has three voxels
-    or more, and what lies outside ``seen.weight`` takes no part in it. The mean is that before smoothing, as there.
+    The original adds 0.015 of half the field of view, 1.8 mm along the 240 mm of its images, and
+    its filters are 5 voxels wide, of 1.5 mm. Here both are in mm, a window has three voxels or
+    more, and what lies outside ``seen.weight`` takes no part in it. The mean is that before
+    smoothing, as there.
 
     Raises:
         InputError: when called on a view without a way back.
@@ -94,7 +117,10 @@ class ForwardBackward:
     def __call__(self, seen: Aligned) -> Image:
         """See ``Detector``."""
         if seen.back is None:
-            raise InputError("the forward-backward rule compares the way there with the way back, and this view has none: give `align` the map from moving to fixed, fitted on the swapped pair")
+            raise InputError(
+                "the forward-backward rule compares the way there with the way back, and this view"
+                " has none: give `align` the map from moving to fixed, fitted on the swapped pair"
+            )
         weight, apart = seen.weight.data, seen.inconsistency
         radii = [max(1, round((self.window_mm / h - 1) / 2)) for h in seen.fixed.grid.spacing]
         smoothed = _box_mean(_box_mean(apart, weight, radii), weight, radii)
@@ -104,29 +130,51 @@ class ForwardBackward:
 
 @dataclass(frozen=True)
 class Detected:
-    """m as a detector gives it, in place of ``Learned``: ``NonCorrespondence(registration, mask=Detected(ForwardBackward()))``. What the lesion masks of the pair say stays said."""
+    """m as a detector gives it, in place of ``Learned``: ``NonCorrespondence(registration,
+    mask=Detected(ForwardBackward()))``. What the lesion masks of the pair say stays said.
+    """
 
     detector: Detector
 
     def known(self, pair: Pair, mask: Image | None) -> Pair:
-        """See ``MaskRule``: before the first look what the lesion masks say, then what was found."""
-        return pair if mask is None else replace(pair, fixed_lesion=hardened(mask), moving_lesion=None)
+        """See ``MaskRule``: before the first look what the lesion masks say, then what was
+        found.
+        """
+        return (
+            pair if mask is None else replace(pair, fixed_lesion=hardened(mask), moving_lesion=None)
+        )
 
-    def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
+    def find(
+        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator
+    ) -> Float[Tensor, "1 *shape"]:
         """See ``MaskRule``; a detector looks afresh, whatever was believed so far."""
         found = self.detector(seen).data
-        return found if seen.lesion is None else torch.maximum(found, seen.lesion * (seen.weight.data > 0))
+        return (
+            found
+            if seen.lesion is None
+            else torch.maximum(found, seen.lesion * (seen.weight.data > 0))
+        )
 
 
 def soft(score: Float[Tensor, "1 *shape"], threshold: Tensor) -> Float[Tensor, "1 *shape"]:
-    """s^2 / (s^2 + t^2): 0 where the score is 0, 0.5 at the threshold, towards 1 beyond (Geman and McClure); it grows with the score and never saturates, so no order is lost."""
+    """s^2 / (s^2 + t^2): 0 where the score is 0, 0.5 at the threshold, towards 1 beyond (Geman and
+    McClure); it grows with the score and never saturates, so no order is lost.
+    """
     return 1 / (1 + (threshold.clamp(min=1e-12) / score).square())
 
 
-def outlying(score: Float[Tensor, "1 *shape"], weight: Float[Tensor, "1 *shape"], deviations: float, least: float) -> Float[Tensor, ""]:
-    """Median of a ``score`` of 0 or more plus ``deviations`` times its spread, and plus ``least`` at least, over all voxels of some weight.
+def outlying(
+    score: Float[Tensor, "1 *shape"],
+    weight: Float[Tensor, "1 *shape"],
+    deviations: float,
+    least: float,
+) -> Float[Tensor, ""]:
+    """Median of a ``score`` of 0 or more plus ``deviations`` times its spread, and plus ``least``
+    at least, over all voxels of some weight.
 
-    The spread is the median distance from the median, over that of a standard normal variable. Where the score is the absolute value of a normal variable, 4 of them make 3 of its standard deviations.
+    The spread is the median distance from the median, over that of a standard normal variable.
+    Where the score is the absolute value of a normal variable, 4 of them make 3 of its standard
+    deviations.
     """
     values = score[weight > 0]
     median = values.median()
@@ -134,11 +182,19 @@ def outlying(score: Float[Tensor, "1 *shape"], weight: Float[Tensor, "1 *shape"]
 
 
 def _quantile(values: Float[Tensor, " n"], share: float) -> Float[Tensor, ""]:
-    """``torch.quantile``, which refuses more than some million values, of one in so many; 0 of none."""
-    return values[:: max(1, len(values) // SAMPLE)].quantile(share) if len(values) else values.new_zeros(())
+    """``torch.quantile``, which refuses more than some million values, of one in so many; 0 of
+    none.
+    """
+    return (
+        values[:: max(1, len(values) // SAMPLE)].quantile(share)
+        if len(values)
+        else values.new_zeros(())
+    )
 
 
-def _box_mean(values: Float[Tensor, "1 *shape"], weight: Float[Tensor, "1 *shape"], radii: Sequence[int]) -> Float[Tensor, "1 *shape"]:
+def _box_mean(
+    values: Float[Tensor, "1 *shape"], weight: Float[Tensor, "1 *shape"], radii: Sequence[int]
+) -> Float[Tensor, "1 *shape"]:
     """Weighted mean in the box around every voxel."""
     total, everything = box_sum(torch.stack([weight * values, weight]), radii)
     return total / everything.clamp(min=1e-6)
@@ -146,4 +202,6 @@ def _box_mean(values: Float[Tensor, "1 *shape"], weight: Float[Tensor, "1 *shape
 
 def _mask(values: Float[Tensor, "1 *shape"], seen: Aligned) -> Image:
     """``values`` where something is seen, 0 elsewhere."""
-    return Image(torch.where(seen.weight.data > 0, values, 0.0), seen.fixed.grid, "non-correspondence")
+    return Image(
+        torch.where(seen.weight.data > 0, values, 0.0), seen.fixed.grid, "non-correspondence"
+    )

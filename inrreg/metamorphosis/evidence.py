@@ -1,7 +1,10 @@
-"""How much a voxel says for having no counterpart: log p(seen | none) - log p(seen | counterpart), in nats.
+"""How much a voxel says for having no counterpart: log p(seen | none) - log p(seen | counterpart),
+in nats.
 
-What is seen of tissue that has a counterpart is noise, whose width is measured on the pair itself; of tissue that has none, anything, evenly over the range. So the price
-of calling a voxel different follows from the statistics of the residual and is not tuned. Evidence from several contrasts is added.
+What is seen of tissue that has a counterpart is noise, whose width is measured on the pair itself;
+of tissue that has none, anything, evenly over the range. So the price of calling a voxel different
+follows from the statistics of the residual and is not tuned. Evidence from several contrasts is
+added.
 """
 
 import math
@@ -24,48 +27,66 @@ BINS = 16
 STRONGEST = 6.0
 """No voxel says more than that, nats: noise has longer tails than a normal distribution."""
 SHARE_OF_ALL = 0.05
-"""How much the whole image counts in every window of a regression: where a window holds nothing it is all there is."""
+"""How much the whole image counts in every window of a regression: where a window holds nothing it
+is all there is.
+"""
 
 
 class Evidence(Protocol):
     """One reason to believe that a voxel has no counterpart."""
 
-    def __call__(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]) -> Float[Tensor, "1 *shape"]:
-        """Log likelihood ratio at every voxel, nats, where ``counterpart`` in 0 ... 1 is the present belief that a voxel has one: only those tell what noise is."""
+    def __call__(
+        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]
+    ) -> Float[Tensor, "1 *shape"]:
+        """Log likelihood ratio at every voxel, nats, where ``counterpart`` in 0 ...
+
+        1 is the present belief that a voxel has one: only those tell what noise is.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class IntensityEvidence:
-    """From what the warped image cannot explain of the fixed one, after ``residual``; summed over channels.
+    """From what the warped image cannot explain of the fixed one, after ``residual``; summed over
+    channels.
 
-    The noise of a residual is normal, its variance s^2 + t^2 g^2, with g the gradient that both images share there (the smaller one): t mm of misalignment are no change. Both are measured.
-    With a ``window_mm`` of infinity intensities are standardised as a whole, as for a mean squared difference; with one of tens of mm, locally, as a local correlation does.
+    The noise of a residual is normal, its variance s^2 + t^2 g^2, with g the gradient that both
+    images share there (the smaller one): t mm of misalignment are no change. Both are measured.
+    With a ``window_mm`` of infinity intensities are standardised as a whole, as for a mean squared
+    difference; with one of tens of mm, locally, as a local correlation does.
     """
 
     window_mm: float = 40.0
     least_noise: float = 0.01
 
-    def __call__(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]) -> Float[Tensor, "1 *shape"]:
+    def __call__(
+        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]
+    ) -> Float[Tensor, "1 *shape"]:
         """See ``Evidence``."""
         weight = seen.weight.data * counterpart
         total = torch.zeros_like(weight)
-        gradients = torch.minimum(*(GradientMagnitude()(image).data for image in (seen.fixed, seen.warped)))
+        gradients = torch.minimum(
+            *(GradientMagnitude()(image).data for image in (seen.fixed, seen.warped))
+        )
         for channel in range(seen.fixed.channels):
             fixed, warped = seen.fixed.data[channel, None], seen.warped.data[channel, None]
             difference = residual(fixed, warped, weight, seen.fixed.grid, self.window_mm)
             shared = gradients[channel, None]
             still, per_mm = noise(difference[weight > 0.5], shared[weight > 0.5])
             sigma = (max(still, self.least_noise) ** 2 + (per_mm * shared).square()).sqrt()
-            total += log_ratio(difference, sigma, math.sqrt(2 * math.pi)).clamp(-STRONGEST, STRONGEST)
+            total += log_ratio(difference, sigma, math.sqrt(2 * math.pi)).clamp(
+                -STRONGEST, STRONGEST
+            )
         return total
 
 
 @dataclass(frozen=True)
 class InconsistencyEvidence:
-    """From how far the way there and the way back disagree, |back(there(x)) - x| in mm: what was forced onto something else comes back elsewhere (Mok and Chung, MICCAI 2022).
+    """From how far the way there and the way back disagree, |back(there(x)) - x| in mm: what was
+    forced onto something else comes back elsewhere (Mok and Chung, MICCAI 2022).
 
-    Agreement says nothing, for two smooth maps agree in a hole too: this evidence is never against. Beside a hole they are extrapolated too and may disagree: it never says more than ``strongest``.
+    Agreement says nothing, for two smooth maps agree in a hole too: this evidence is never against.
+    Beside a hole they are extrapolated too and may disagree: it never says more than ``strongest``.
     Disagreements spread over 0 ... ``range_mm`` where there is no counterpart.
     """
 
@@ -74,47 +95,78 @@ class InconsistencyEvidence:
     smoothing_mm: float = 4.0
     strongest: float = 2.0
 
-    def __call__(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]) -> Float[Tensor, "1 *shape"]:
+    def __call__(
+        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]
+    ) -> Float[Tensor, "1 *shape"]:
         """See ``Evidence``; nothing where there is no way back."""
         if seen.back is None:
             return torch.zeros_like(counterpart)
         apart = apply_along_axes(seen.inconsistency, smoothing(seen.fixed.grid, self.smoothing_mm))
         inliers = apart[seen.weight.data * counterpart > 0.5]
-        sigma = max(float(inliers.median()) / MAD, self.least_noise_mm) if len(inliers) else self.least_noise_mm
-        return log_ratio(apart / self.range_mm, apart.new_tensor(sigma / self.range_mm), math.sqrt(math.pi / 2)).clamp(0, self.strongest)
+        sigma = (
+            max(float(inliers.median()) / MAD, self.least_noise_mm)
+            if len(inliers)
+            else self.least_noise_mm
+        )
+        return log_ratio(
+            apart / self.range_mm, apart.new_tensor(sigma / self.range_mm), math.sqrt(math.pi / 2)
+        ).clamp(0, self.strongest)
 
 
 def log_ratio(value: Tensor, sigma: Tensor, normalisation: float) -> Tensor:
-    """log of an even density over a range of 1 over a normal one of width ``sigma``, whose integral is ``normalisation`` times that."""
+    """log of an even density over a range of 1 over a normal one of width ``sigma``, whose integral
+    is ``normalisation`` times that.
+    """
     return 0.5 * (value / sigma).square() + torch.log(normalisation * sigma)
 
 
-def residual(fixed: Float[Tensor, "1 *shape"], warped: Float[Tensor, "1 *shape"], weight: Float[Tensor, "1 *shape"], grid: Grid, window_mm: float) -> Float[Tensor, "1 *shape"]:
-    """fixed - (a warped + b) with gain a >= 0 and offset b of the weighted regression in the Gaussian window (full width at half height) around each voxel: bias fields and contrast are no change.
+def residual(
+    fixed: Float[Tensor, "1 *shape"],
+    warped: Float[Tensor, "1 *shape"],
+    weight: Float[Tensor, "1 *shape"],
+    grid: Grid,
+    window_mm: float,
+) -> Float[Tensor, "1 *shape"]:
+    """fixed - (a warped + b) with gain a >= 0 and offset b of the weighted regression in the
+    Gaussian window (full width at half height) around each voxel: bias fields and contrast are no
+    change.
 
-    It is what local correlation leaves unexplained; a window of infinity has one a and b for the whole image.
+    It is what local correlation leaves unexplained; a window of infinity has one a and b for the
+    whole image.
     """
-    moments = torch.cat([weight, weight * fixed, weight * warped, weight * warped.square(), weight * warped * fixed])
+    moments = torch.cat(
+        [weight, weight * fixed, weight * warped, weight * warped.square(), weight * warped * fixed]
+    )
     everywhere = moments.flatten(1).mean(1).reshape(-1, *[1] * grid.ndim)
     if math.isfinite(window_mm):
-        moments = apply_along_axes(moments, smoothing(grid, window_mm / 2.355)) + SHARE_OF_ALL * everywhere
+        moments = (
+            apply_along_axes(moments, smoothing(grid, window_mm / 2.355))
+            + SHARE_OF_ALL * everywhere
+        )
     else:
         moments = everywhere
     total, *rest = moments.split(1)
     mean_fixed, mean_warped, square, product = (moment / total.clamp(min=1e-12) for moment in rest)
-    gain = ((product - mean_warped * mean_fixed) / (square - mean_warped.square()).clamp(min=1e-6)).clamp(min=0)
+    gain = (
+        (product - mean_warped * mean_fixed) / (square - mean_warped.square()).clamp(min=1e-6)
+    ).clamp(min=0)
     return fixed - mean_fixed - gain * (warped - mean_warped)
 
 
 def noise(difference: Float[Tensor, " n"], steepness: Float[Tensor, " n"]) -> tuple[float, float]:
-    """s and t of a residual of variance s^2 + t^2 steepness^2, from the medians of its absolute value in bins of equal numbers: outliers hardly count."""
+    """s and t of a residual of variance s^2 + t^2 steepness^2, from the medians of its absolute
+    value in bins of equal numbers: outliers hardly count.
+    """
     from scipy.optimize import nnls
 
     if len(difference) < 8 * BINS:
         return 0.0, 0.0
     steepness, order = steepness.sort()
-    spreads = [(float(part.abs().median()) / MAD) ** 2 for part in difference[order].tensor_split(BINS)]
+    spreads = [
+        (float(part.abs().median()) / MAD) ** 2 for part in difference[order].tensor_split(BINS)
+    ]
     slopes = [float(part.square().mean()) for part in steepness.tensor_split(BINS)]
-    scale = 1 / np.maximum(spreads, 1e-12)  # errors in proportion: the few steep bins do not rule the many flat ones
+    # errors in proportion: the few steep bins do not rule the many flat ones
+    scale = 1 / np.maximum(spreads, 1e-12)
     variances, _ = nnls(np.stack([scale, scale * np.array(slopes)], 1), scale * np.array(spreads))
     return float(np.sqrt(variances[0])), float(np.sqrt(variances[1]))

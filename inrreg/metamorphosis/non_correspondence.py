@@ -1,9 +1,12 @@
-"""Registration with a mask of what has no counterpart: three fields, u (where to), m (nothing there) and r (what changed), each fitted with the others held.
+"""Registration with a mask of what has no counterpart: three fields, u (where to), m (nothing
+there) and r (what changed), each fitted with the others held.
 
     (1 - m) D(u) + penalties of u;    -m L - entropy of m + perimeter of m;    m (e - r)^2
 
-With m held, u is a registration that leaves m out (cost-function masking); with u held, m is decided by the evidence in what is left unexplained; r is fitted last and tells nobody. The ancestors are
-the joint energies of deformation and change (Noblet and others, Frontiers in Neuroimaging 2022; Andresen and others, IJCARS 2022), here for the pair at hand.
+With m held, u is a registration that leaves m out (cost-function masking); with u held, m is
+decided by the evidence in what is left unexplained; r is fitted last and tells nobody. The
+ancestors are the joint energies of deformation and change (Noblet and others, Frontiers in
+Neuroimaging 2022; Andresen and others, IJCARS 2022), here for the pair at hand.
 """
 
 import logging
@@ -24,7 +27,12 @@ from inrreg.core.image_pair import Change, Pair
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.core.threads import aside, loops_first
 from inrreg.metamorphosis.aligned import Aligned, align, hardened
-from inrreg.metamorphosis.evidence import Evidence, InconsistencyEvidence, IntensityEvidence, residual
+from inrreg.metamorphosis.evidence import (
+    Evidence,
+    InconsistencyEvidence,
+    IntensityEvidence,
+    residual,
+)
 from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel, probability
 from inrreg.ops.sampling import on_grid
 from inrreg.optimisation import Outcome, overall
@@ -46,17 +54,25 @@ class MaskRule(Protocol):
     """Where m comes from."""
 
     def known(self, pair: Pair, mask: Image | None) -> Pair:
-        """``pair`` with the lesions that the registration is to leave out, given the ``mask`` found so far."""
+        """``pair`` with the lesions that the registration is to leave out, given the ``mask`` found
+        so far.
+        """
         ...
 
-    def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
+    def find(
+        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator
+    ) -> Float[Tensor, "1 *shape"]:
         """m on the grid of ``seen``; ``counterpart`` is 1 - m as believed so far."""
         ...
 
 
 @dataclass(frozen=True)
 class Learned:
-    """m from evidence. Before anything is seen a voxel has no counterpart with a probability of ``prior``; where the pair has lesion masks, of ``prior_inside`` in them."""
+    """m from evidence.
+
+    Before anything is seen a voxel has no counterpart with a probability of ``prior``; where the
+    pair has lesion masks, of ``prior_inside`` in them.
+    """
 
     evidence: tuple[Evidence, ...] = (IntensityEvidence(), InconsistencyEvidence())
     model: ScalarModel = field(default_factory=ScalarModel)
@@ -65,14 +81,26 @@ class Learned:
     prior_inside: float = 0.9
 
     def known(self, pair: Pair, mask: Image | None) -> Pair:
-        """See ``MaskRule``: before the first look what the lesion masks say, then what was found."""
-        return pair if mask is None else replace(pair, fixed_lesion=hardened(mask), moving_lesion=None)
+        """See ``MaskRule``: before the first look what the lesion masks say, then what was
+        found.
+        """
+        return (
+            pair if mask is None else replace(pair, fixed_lesion=hardened(mask), moving_lesion=None)
+        )
 
-    def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
+    def find(
+        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator
+    ) -> Float[Tensor, "1 *shape"]:
         """See ``MaskRule``."""
-        probable = torch.full_like(counterpart, self.prior) if seen.lesion is None else self.prior + (self.prior_inside - self.prior) * seen.lesion
+        probable = (
+            torch.full_like(counterpart, self.prior)
+            if seen.lesion is None
+            else self.prior + (self.prior_inside - self.prior) * seen.lesion
+        )
         with torch.no_grad():
-            log_odds = torch.stack([term(seen, counterpart) for term in self.evidence]).sum(0) + torch.logit(probable)
+            log_odds = torch.stack([term(seen, counterpart) for term in self.evidence]).sum(
+                0
+            ) + torch.logit(probable)
         logit = self.model.build(seen.fixed.grid, generator).to(seen.fixed.device)
         if self.posterior.fit(logit, log_odds, seen) is Outcome.INTERRUPTED:
             raise KeyboardInterrupt
@@ -81,19 +109,29 @@ class Learned:
 
 @dataclass(frozen=True)
 class Given:
-    """m is the lesion masks of the pair, and nothing is learned: cost-function masking (Brett et al., NeuroImage 2001)."""
+    """m is the lesion masks of the pair, and nothing is learned: cost-function masking (Brett et
+    al., NeuroImage 2001).
+    """
 
     def known(self, pair: Pair, mask: Image | None) -> Pair:
         """See ``MaskRule``."""
         return pair
 
-    def find(self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator) -> Float[Tensor, "1 *shape"]:
+    def find(
+        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator
+    ) -> Float[Tensor, "1 *shape"]:
         """See ``MaskRule``."""
-        return torch.zeros_like(counterpart) if seen.lesion is None else seen.lesion * (seen.weight.data > 0)
+        return (
+            torch.zeros_like(counterpart)
+            if seen.lesion is None
+            else seen.lesion * (seen.weight.data > 0)
+        )
 
 
 class Found(NamedTuple):
-    """A mask of what has no counterpart, and the view in which it was found, on whose grid it lies."""
+    """A mask of what has no counterpart, and the view in which it was found, on whose grid it
+    lies.
+    """
 
     seen: Aligned
     mask: Image
@@ -101,10 +139,13 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class NonCorrespondence:
-    """Runs ``registration`` there and back, and after each scale asks ``mask`` for m: first over the scales of ``survey``, then over its own, from the start again, for what was pulled
-    into a hole before m was known comes back only slowly. A coarser view never replaces a finer one; a scale that stands twice is run again with what was found.
+    """Runs ``registration`` there and back, and after each scale asks ``mask`` for m: first over
+    the scales of ``survey``, then over its own, from the start again, for what was pulled into a
+    hole before m was known comes back only slowly. A coarser view never replaces a finer one; a
+    scale that stands twice is run again with what was found.
 
-    It is a ``Stage``: ``run(pair, initial)``, for images scaled to 0 ... 1; the change it found is in ``result.change``.
+    It is a ``Stage``: ``run(pair, initial)``, for images scaled to 0 ... 1; the change it found is
+    in ``result.change``.
     """
 
     registration: Registration
@@ -116,17 +157,32 @@ class NonCorrespondence:
     name: str = "non-correspondence"
 
     @loops_first()
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         """Fit the residual of ``initial``, m and r.
 
         Raises:
-            InputError: a ready transform in place of a model, which would serve one way only, or a survey that looks closer than the fit.
+            InputError: a ready transform in place of a model, which would serve one way only, or a
+                survey that looks closer than the fit.
         """
         self._check()
         watch = Stopwatch()
-        start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+        start = (
+            None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+        )
         there = Way(self, pair, start, seed)
-        back = Way(self, pair.swapped(), None if start is None else _way_back(start, pair.moving.grid), seed)
+        back = Way(
+            self,
+            pair.swapped(),
+            None if start is None else _way_back(start, pair.moving.grid),
+            seed,
+        )
         try:
             self._fit(there, back, seed, progress)
             interrupted = False
@@ -136,24 +192,43 @@ class NonCorrespondence:
         if outcome in ENDING or overall(back.outcomes) in ENDING:
             there.fall_back()
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
-        result = StageResult(self.name, there.total, outcome, watch.seconds, [*back.history, *there.history])
+        result = StageResult(
+            self.name, there.total, outcome, watch.seconds, [*back.history, *there.history]
+        )
         here, elsewhere = there.found, back.found
         if here is None or elsewhere is None:
             return result
         fixed, moving = pair.fixed.grid, pair.moving.grid
-        change = Change(on_grid(here.mask, fixed), on_grid(self.repainted(here, there.generator), fixed), on_grid(elsewhere.mask, moving))
-        notes = {"no_counterpart_fixed": _amount("fixed", here), "no_counterpart_moving": _amount("moving", elsewhere), "outcome_back": overall(back.outcomes).name.lower()}
+        change = Change(
+            on_grid(here.mask, fixed),
+            on_grid(self.repainted(here, there.generator), fixed),
+            on_grid(elsewhere.mask, moving),
+        )
+        notes = {
+            "no_counterpart_fixed": _amount("fixed", here),
+            "no_counterpart_moving": _amount("moving", elsewhere),
+            "outcome_back": overall(back.outcomes).name.lower(),
+        }
         return replace(result, seconds=watch.seconds, notes=notes, change=change)
 
     def _check(self) -> None:
         if isinstance(self.registration.transform, Transform):
-            raise InputError(f"the fit goes both ways, and a ready {type(self.registration.transform).__name__} serves one; give a model, for instance FreeForm(16), and the transform as `initial`")
+            raise InputError(
+                f"the fit goes both ways, and a ready {type(self.registration.transform).__name__}"
+                " serves one; give a model, for instance FreeForm(16), and the transform as"
+                " `initial`"
+            )
         finest = min((scale.spacing_mm for scale in self.registration.scales), default=math.inf)
         if any(scale.spacing_mm < finest for scale in self.survey):
-            raise InputError(f"the survey looks closer than the fit, whose finest scale is {finest:g} mm, and a coarser view never replaces a finer one; leave those scales out of the survey")
+            raise InputError(
+                f"the survey looks closer than the fit, whose finest scale is {finest:g} mm, and a"
+                " coarser view never replaces a finer one; leave those scales out of the survey"
+            )
 
     def _fit(self, there: "Way", back: "Way", seed: int, progress: Progress | None) -> None:
-        """The survey, then the fit from the start again; an interrupt leaves as a KeyboardInterrupt, whatever it met."""
+        """The survey, then the fit from the start again; an interrupt leaves as a
+        KeyboardInterrupt, whatever it met.
+        """
         for scale in self.survey:
             if self._round(scale, there, back, seed, progress):
                 return
@@ -164,8 +239,12 @@ class NonCorrespondence:
             if self._round(scale, there, back, seed, progress):
                 return
 
-    def _round(self, scale: Scale, there: "Way", back: "Way", seed: int, progress: Progress | None) -> bool:
-        """One scale: u both ways with m held, then m both ways with u held, both ways at once; whether the run has ended with it."""
+    def _round(
+        self, scale: Scale, there: "Way", back: "Way", seed: int, progress: Progress | None
+    ) -> bool:
+        """One scale: u both ways with m held, then m both ways with u held, both ways at once;
+        whether the run has ended with it.
+        """
         with aside(partial(back.move, scale, seed), there.pair.fixed.device) as moved_back:
             for move in (partial(there.move, scale, seed), moved_back):
                 outcome = move(progress)
@@ -173,17 +252,27 @@ class NonCorrespondence:
                     raise KeyboardInterrupt
                 if outcome in ENDING:
                     return True
-        with aside(lambda said: back.look(there.total, scale.spacing_mm), there.pair.fixed.device) as looked_back:
+        with aside(
+            lambda said: back.look(there.total, scale.spacing_mm), there.pair.fixed.device
+        ) as looked_back:
             there.look(back.total, scale.spacing_mm)
             looked_back(None)
         return False
 
     def repainted(self, found: Found, generator: torch.Generator) -> Image:
-        """m r: what is to be added to the warped image where it has no counterpart, one field a channel."""
+        """m r: what is to be added to the warped image where it has no counterpart, one field a
+        channel.
+        """
         seen, mask = found.seen, found.mask.data
         changes = []
         for fixed, warped in zip(seen.fixed.data.split(1), seen.warped.data.split(1), strict=True):
-            unexplained = residual(fixed, warped, seen.weight.data * (1 - mask), seen.fixed.grid, self.appearance_window_mm)
+            unexplained = residual(
+                fixed,
+                warped,
+                seen.weight.data * (1 - mask),
+                seen.fixed.grid,
+                self.appearance_window_mm,
+            )
             change = self.appearance_model.build(seen.fixed.grid, generator).to(mask.device)
             self.appearance.fit(change, unexplained, mask, seen.fixed.grid)
             with torch.no_grad():
@@ -194,8 +283,15 @@ class NonCorrespondence:
 class Way:
     """One direction of the fit: the pair as it sees it, its map, its mask."""
 
-    def __init__(self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, seed: int) -> None:
-        self.stage, self.pair, self.initial, self.generator = stage, pair, initial, torch.Generator().manual_seed(seed)
+    def __init__(
+        self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, seed: int
+    ) -> None:
+        self.stage, self.pair, self.initial, self.generator = (
+            stage,
+            pair,
+            initial,
+            torch.Generator().manual_seed(seed),
+        )
         self.found: Found | None = None
         self.spacing_mm = self.moving_at_mm = math.inf
         self.surveyed: Transform | None = None
@@ -209,7 +305,12 @@ class Way:
 
     def begin_again(self) -> None:
         """From the identity; what was reached before is kept aside."""
-        self.surveyed, self.transform, self.outcomes, self.moving_at_mm = self.transform, self._built(), [], math.inf
+        self.surveyed, self.transform, self.outcomes, self.moving_at_mm = (
+            self.transform,
+            self._built(),
+            [],
+            math.inf,
+        )
 
     def _built(self) -> Transform:
         model = self.stage.registration.transform
@@ -225,7 +326,9 @@ class Way:
         """u with m held."""
         self.moving_at_mm = scale.spacing_mm
         known = self.stage.mask.known(self.pair, None if self.found is None else self.found.mask)
-        result = replace(self.stage.registration, transform=self.transform, scales=(scale,), name=self.stage.name).run(known, self.initial, seed=seed, progress=progress)
+        result = replace(
+            self.stage.registration, transform=self.transform, scales=(scale,), name=self.stage.name
+        ).run(known, self.initial, seed=seed, progress=progress)
         self.history += result.history
         self.outcomes.append(result.outcome)
         return result.outcome
@@ -236,14 +339,20 @@ class Way:
             return
         self.spacing_mm = spacing_mm
         seen = align(self.pair, self.total, back, spacing_mm)
-        counterpart = torch.ones_like(seen.weight.data) if self.found is None else 1 - on_grid(self.found.mask, seen.fixed.grid).data
+        counterpart = (
+            torch.ones_like(seen.weight.data)
+            if self.found is None
+            else 1 - on_grid(self.found.mask, seen.fixed.grid).data
+        )
         mask = self.stage.mask.find(seen, counterpart, self.generator)
         self.found = Found(seen, Image(mask, seen.fixed.grid, "non-correspondence"))
 
 
 @torch.no_grad()
 def _way_back(start: Transform, grid: Grid) -> Transform:
-    """The inverse of the start: of a linear one exactly, of any other drawn once on a lattice over ``grid`` of the moving image, for it is asked at every step."""
+    """The inverse of the start: of a linear one exactly, of any other drawn once on a lattice over
+    ``grid`` of the moving image, for it is asked at every step.
+    """
     if isinstance(start, Linear):
         return start.inverse()
     lattice = grid.covering(INVERSE_MM, margin=1)
@@ -256,6 +365,14 @@ def _amount(name: str, found: Found) -> dict[str, float]:
     volume = float(found.mask.data.sum())
     percent = 100 * volume / max(float((found.seen.weight.data > 0).sum()), 1.0)
     if percent > SUSPICIOUS_PERCENT:
-        log.warning("%.0f %% of the %s image was found to have no counterpart, which is more than a lesion: look at the alignment and at the contrasts of both images", percent, name)
+        log.warning(
+            "%.0f %% of the %s image was found to have no counterpart, which is more than a lesion:"
+            " look at the alignment and at the contrasts of both images",
+            percent,
+            name,
+        )
     size = volume * float(np.prod(found.mask.grid.spacing))
-    return {**({"volume_ml": size / 1000} if found.mask.grid.ndim == 3 else {"area_mm2": size}), "percent_of_foreground": percent}
+    return {
+        **({"volume_ml": size / 1000} if found.mask.grid.ndim == 3 else {"area_mm2": size}),
+        "percent_of_foreground": percent,
+    }

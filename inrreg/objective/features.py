@@ -1,6 +1,8 @@
-"""What a measure compares: a feature maps an image to the channels that are warped and compared, once a pyramid level.
+"""What a measure compares: a feature maps an image to the channels that are warped and compared,
+once a pyramid level.
 
-A feature is any hashable callable Image -> Image. Measures that name the same feature share its samples.
+A feature is any hashable callable Image -> Image. Measures that name the same feature share its
+samples.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,9 @@ def intensities(image: Image) -> Image:
 
 @dataclass(frozen=True)
 class Window:
-    """Intensities between ``low`` and ``high`` carried linearly to 0 ... 1, those beyond clipped: for CT, where the unit (HU) means something.
+    """Intensities between ``low`` and ``high`` carried linearly to 0 ...
+
+    1, those beyond clipped: for CT, where the unit (HU) means something.
 
     Raises:
         InputError: ``high`` is not above ``low``.
@@ -33,7 +37,10 @@ class Window:
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise InputError(f"an intensity window needs its low end below its high one, got {self.low:g} to {self.high:g}")
+            raise InputError(
+                f"an intensity window needs its low end below its high one, got {self.low:g} to"
+                f" {self.high:g}"
+            )
 
     def __call__(self, image: Image) -> Image:
         return image.with_data(((image.data - self.low) / (self.high - self.low)).clamp(0, 1))
@@ -41,7 +48,9 @@ class Window:
 
 @dataclass(frozen=True)
 class RobustWindow:
-    """Intensities between two percentiles of the image carried to 0 ... 1: for everything without a unit.
+    """Intensities between two percentiles of the image carried to 0 ...
+
+    1: for everything without a unit.
 
     Raises:
         InputError: when called, on an image of one value everywhere.
@@ -57,14 +66,23 @@ class RobustWindow:
         if high <= low:
             low, high = float(values.min()), float(values.max())
         if high <= low:
-            raise InputError(f"{image.name} is {low:g} everywhere, so it has no window of intensities; check that it is the right image")
+            raise InputError(
+                f"{image.name} is {low:g} everywhere, so it has no window of intensities; check"
+                " that it is the right image"
+            )
         return Window(float(low), float(high))(image)
 
 
 @dataclass(frozen=True)
 class GradientMagnitude:
-    """Length of the image gradient per mm by central differences: edges, whichever side is brighter."""
+    """Length of the image gradient per mm by central differences: edges, whichever side is
+    brighter.
+    """
 
     def __call__(self, image: Image) -> Image:
-        along = torch.gradient(image.data, spacing=[float(s) for s in image.grid.spacing], dim=list(range(1, image.data.ndim)))
+        along = torch.gradient(
+            image.data,
+            spacing=[float(s) for s in image.grid.spacing],
+            dim=list(range(1, image.data.ndim)),
+        )
         return image.with_data(torch.stack(along).square().sum(0).sqrt())

@@ -1,8 +1,8 @@
 """Where a step of the optimiser looks: one shape for every arrangement of samples.
 
-Sites are a batch of B lattices of i x j (x k) points in fixed world mm. The whole grid is one lattice, small patches are
-many, loose points are many lattices of one site. Measures see arrays ``[B, C, i, j, k]`` and the site spacing, and need
-not know which arrangement they got.
+Sites are a batch of B lattices of i x j (x k) points in fixed world mm. The whole grid is one
+lattice, small patches are many, loose points are many lattices of one site. Measures see arrays
+``[B, C, i, j, k]`` and the site spacing, and need not know which arrangement they got.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ from inrreg.core.image import Image
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """``points`` ``[b, *lattice, d]`` in fixed mm, ``spacing`` mm along each lattice axis; ``grid`` where the one lattice is a grid's own voxels."""
+    """``points`` ``[b, *lattice, d]`` in fixed mm, ``spacing`` mm along each lattice axis; ``grid``
+    where the one lattice is a grid's own voxels.
+    """
 
     points: Float[Tensor, "b *lattice d"]
     spacing: tuple[float, ...]
@@ -32,12 +34,16 @@ class Sites:
 
 
 class Sampler(Protocol):
-    """Chooses the sites of a step inside ``mask`` (1 = use); a deterministic one is asked once a level."""
+    """Chooses the sites of a step inside ``mask`` (1 = use); a deterministic one is asked once a
+    level.
+    """
 
     deterministic: ClassVar[bool]
 
     def draw(self, mask: Image, generator: torch.Generator) -> Sites:
-        """Sites on the grid of ``mask``, on its device; random numbers are drawn on the CPU from ``generator``."""
+        """Sites on the grid of ``mask``, on its device; random numbers are drawn on the CPU from
+        ``generator``.
+        """
         ...
 
 
@@ -56,7 +62,9 @@ class WholeGrid:
 
 @dataclass(frozen=True)
 class Patches:
-    """``count`` random cubes of ``size`` voxels of the level's grid, their centres at voxels inside the mask, shifted off the voxel centres at random."""
+    """``count`` random cubes of ``size`` voxels of the level's grid, their centres at voxels inside
+    the mask, shifted off the voxel centres at random.
+    """
 
     count: int = 500
     size: int = 7
@@ -67,9 +75,19 @@ class Patches:
         grid, d = mask.grid, mask.grid.ndim
         candidates = (mask.data[0] > 0).nonzero()
         if len(candidates) == 0:
-            raise InputError("no voxel of the mask is left to sample at this level; give a larger mask or a finer level")
-        chosen = candidates[torch.randint(len(candidates), (self.count,), generator=generator).to(candidates.device)]
-        corner = chosen + torch.rand(self.count, d, generator=generator).to(candidates.device) - 0.5 - (self.size - 1) / 2
+            raise InputError(
+                "no voxel of the mask is left to sample at this level; give a larger mask or a"
+                " finer level"
+            )
+        chosen = candidates[
+            torch.randint(len(candidates), (self.count,), generator=generator).to(candidates.device)
+        ]
+        corner = (
+            chosen
+            + torch.rand(self.count, d, generator=generator).to(candidates.device)
+            - 0.5
+            - (self.size - 1) / 2
+        )
         steps = [torch.arange(self.size, dtype=torch.float32, device=mask.device)] * d
         offsets = torch.stack(torch.meshgrid(*steps, indexing="ij"), -1)
         voxels = corner.reshape(self.count, *[1] * d, d) + offsets
@@ -78,7 +96,9 @@ class Patches:
 
 @dataclass(frozen=True)
 class RandomPoints:
-    """``count`` loose points, uniform over the voxels inside the mask: for measures and penalties without a window."""
+    """``count`` loose points, uniform over the voxels inside the mask: for measures and penalties
+    without a window.
+    """
 
     count: int = 10_000
     deterministic: ClassVar[bool] = False

@@ -1,4 +1,6 @@
-"""What one step of the optimiser knows, each thing computed once, on demand, and shared by all terms."""
+"""What one step of the optimiser knows, each thing computed once, on demand, and shared by all
+terms.
+"""
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -17,10 +19,19 @@ from inrreg.transforms import Linear, Transform, identity
 
 
 class Level:
-    """One level of the pyramid: both images at its spacing, their features, and what the masks allow (1 = use)."""
+    """One level of the pyramid: both images at its spacing, their features, and what the masks
+    allow (1 = use).
+    """
 
-    def __init__(self, fixed: Image, moving: Image, fixed_mask: Image, moving_mask: Image | None = None) -> None:
-        self.fixed, self.moving, self.fixed_mask, self.moving_mask = fixed, moving, fixed_mask, moving_mask
+    def __init__(
+        self, fixed: Image, moving: Image, fixed_mask: Image, moving_mask: Image | None = None
+    ) -> None:
+        self.fixed, self.moving, self.fixed_mask, self.moving_mask = (
+            fixed,
+            moving,
+            fixed_mask,
+            moving_mask,
+        )
         self._features: dict[tuple[str, Feature], Image] = {}
 
     def feature(self, which: str, feature: Feature) -> Image:
@@ -32,7 +43,9 @@ class Level:
 
 
 class Samples:
-    """The sites of a step with all that does not depend on the transform: kept over the steps where the sites are."""
+    """The sites of a step with all that does not depend on the transform: kept over the steps where
+    the sites are.
+    """
 
     def __init__(self, level: Level, sites: Sites) -> None:
         self.level, self.sites = level, sites
@@ -46,24 +59,36 @@ class Samples:
 
     def fixed(self, feature: Feature = intensities) -> Float[Tensor, "b c *lattice"]:
         """Values of the fixed image at the sites."""
-        return self.kept(("fixed", feature), lambda: self._sample(self.level.feature("fixed", feature)))
+        return self.kept(
+            ("fixed", feature), lambda: self._sample(self.level.feature("fixed", feature))
+        )
 
     @lazy
     def weight(self) -> Float[Tensor, "b 1 *lattice"]:
         """How much each site counts by the fixed image and its mask."""
         mask = self._sample(self.level.fixed_mask)
-        return mask if self._on_voxels else mask * inside(self.level.fixed.grid, self.sites.points)[:, None]
+        return (
+            mask
+            if self._on_voxels
+            else mask * inside(self.level.fixed.grid, self.sites.points)[:, None]
+        )
 
     @property
     def _on_voxels(self) -> bool:
         return self.sites.grid is not None and self.sites.grid.same_as(self.level.fixed.grid)
 
     def _sample(self, image: Image) -> Tensor:
-        return image.data[None] if self._on_voxels else linear(image, self.sites.points).transpose(0, 1)
+        return (
+            image.data[None]
+            if self._on_voxels
+            else linear(image, self.sites.points).transpose(0, 1)
+        )
 
 
 class Step:
-    """The samples seen through the present transform: x -> initial(x + u(x)), with u the transform that is being fitted."""
+    """The samples seen through the present transform: x -> initial(x + u(x)), with u the transform
+    that is being fitted.
+    """
 
     def __init__(self, samples: Samples, transform: Transform, initial: Transform | None) -> None:
         self.samples, self.transform, self.initial = samples, transform, initial
@@ -82,17 +107,27 @@ class Step:
         return self.samples.fixed(feature)
 
     def warped(self, feature: Feature = intensities) -> Float[Tensor, "b c *lattice"]:
-        """Values of the moving image where the sites are mapped to; those at sites without weight mean nothing."""
+        """Values of the moving image where the sites are mapped to; those at sites without weight
+        mean nothing.
+        """
         if feature not in self._warped:
             data = self.level.feature("moving", feature).data
-            self._warped[feature] = self._interpolated(data) if self._placement is None else interpolated(data, self.displacement.squeeze(0), self._placement)[None]
+            self._warped[feature] = (
+                self._interpolated(data)
+                if self._placement is None
+                else interpolated(data, self.displacement.squeeze(0), self._placement)[None]
+            )
         return self._warped[feature]
 
     @lazy
     def displacement(self) -> Float[Tensor, "b *lattice d"]:
         """u at the sites, mm."""
         grid = self.sites.grid
-        return self.transform.displacement(self.sites.points) if grid is None else self.transform.displacement_on(grid)[None]
+        return (
+            self.transform.displacement(self.sites.points)
+            if grid is None
+            else self.transform.displacement_on(grid)[None]
+        )
 
     @lazy
     def counterpart(self) -> Transform:
@@ -116,7 +151,9 @@ class Step:
 
     @lazy
     def weight(self) -> Float[Tensor, "b 1 *lattice"]:
-        """How much each site counts: fixed mask, moving mask, and whether it is mapped into the moving image. No gradient."""
+        """How much each site counts: fixed mask, moving mask, and whether it is mapped into the
+        moving image. No gradient.
+        """
         weight = self.samples.weight if self.all_inside else self._weight_inside
         if self.level.moving_mask is not None:
             with torch.no_grad():
@@ -132,25 +169,42 @@ class Step:
     def _weight_inside(self) -> Float[Tensor, "b 1 *lattice"]:
         weight, placement = self.samples.weight, self._placement
         if placement is not None:
-            return within(weight[0, 0], self.displacement[0].detach(), self.level.moving.grid.shape, placement)[None, None]
+            return within(
+                weight[0, 0], self.displacement[0].detach(), self.level.moving.grid.shape, placement
+            )[None, None]
         return weight * inside_at(self.level.moving.grid, self._coordinates.detach())[:, None]
 
     @lazy
     def jacobian(self) -> Float[Tensor, "b *lattice d d"]:
         """I + Du at the sites, mm per mm."""
         grid = self.sites.grid
-        return self.transform.jacobian(self.sites.points) if grid is None else self.transform.jacobian_on(grid)[None]
+        return (
+            self.transform.jacobian(self.sites.points)
+            if grid is None
+            else self.transform.jacobian_on(grid)[None]
+        )
 
     @property
     def _placement(self) -> Placement | None:
-        """Where the sites of a grid lie in the moving image, in closed form where the start is linear: for the cache of a CPU; a GPU is served better by torch."""
-        grid, start = self.sites.grid, identity(self.transform.ndim) if self.initial is None else self.initial
+        """Where the sites of a grid lie in the moving image, in closed form where the start is
+        linear: for the cache of a CPU; a GPU is served better by torch.
+        """
+        grid, start = (
+            self.sites.grid,
+            (identity(self.transform.ndim) if self.initial is None else self.initial),
+        )
         if grid is None or not isinstance(start, Linear) or self.level.moving.device.type != "cpu":
             return None
 
         def placed() -> Placement:
             matrix = start.homogeneous().numpy()
-            return Placement.through(grid, self.level.moving.grid, matrix[:-1, :-1], matrix[:-1, -1], self.samples.weight[0, 0] != 0)
+            return Placement.through(
+                grid,
+                self.level.moving.grid,
+                matrix[:-1, :-1],
+                matrix[:-1, -1],
+                self.samples.weight[0, 0] != 0,
+            )
 
         return self.samples.kept(("placement", self.initial), placed)
 
@@ -159,16 +213,20 @@ class Step:
 
     @lazy
     def _coordinates(self) -> Tensor:
-        """Where the sites lie on the grid of the moving image, which its features and its mask share."""
+        """Where the sites lie on the grid of the moving image, which its features and its mask
+        share.
+        """
         return sampler_coordinates(self.level.moving.grid, self.mapped)
 
 
 @runtime_checkable
 class Term(Protocol):
-    """One summand of the cost: a callable Step -> scalar mean, lower is better, with a name and a weight.
+    """One summand of the cost: a callable Step -> scalar mean, lower is better, with a name and a
+    weight.
 
-    Image terms (similarities) read ``step.fixed``, ``step.warped`` and ``step.weight``; geometric terms (penalties) read
-    ``step.displacement`` and ``step.jacobian``. A term is a frozen dataclass: its fields are its configuration.
+    Image terms (similarities) read ``step.fixed``, ``step.warped`` and ``step.weight``; geometric
+    terms (penalties) read ``step.displacement`` and ``step.jacobian``. A term is a frozen
+    dataclass: its fields are its configuration.
     """
 
     @property

@@ -1,1 +1,3 @@
-"""What is done to values on grids: sampling, interpolation, smoothing, distances, masks, small matrices."""
+"""What is done to values on grids: sampling, interpolation, smoothing, distances, masks, small
+matrices.
+"""

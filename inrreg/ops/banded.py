@@ -1,4 +1,6 @@
-"""Matrices of which each row has a few weights side by side, as spline bases, blurs and resamplings are: on a CPU their products with the axes of an array by compiled loops."""
+"""Matrices of which each row has a few weights side by side, as spline bases, blurs and resamplings
+are: on a CPU their products with the axes of an array by compiled loops.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +16,25 @@ from torch import Tensor
 from inrreg.core.threads import lazy
 
 LEAST_COLUMNS, COLUMNS_A_WEIGHT = 12, 4
-"""How long a row must be for its band to be added up sooner than a dense product is done: so many columns, and so many more for each weight of the band."""
+"""How long a row must be for its band to be added up sooner than a dense product is done: so many
+columns, and so many more for each weight of the band.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Bands:
-    """Row m of a matrix has its weights at columns ``first[m]``, ``first[m]`` + 1, ...; bands are of one width, some with zeros at their ends."""
+    """Row m of a matrix has its weights at columns ``first[m]``, ``first[m]`` + 1, ...; bands are
+    of one width, some with zeros at their ends.
+    """
 
     first: NDArray[np.int64]
     weights: NDArray[Any]
 
     @classmethod
     def of(cls, matrix: NDArray[Any]) -> Self:
-        """The bands of ``matrix``, of a width that is a multiple of four where the matrix has so many columns; a row of zeros has a band of zeros."""
+        """The bands of ``matrix``, of a width that is a multiple of four where the matrix has so
+        many columns; a row of zeros has a band of zeros.
+        """
         occupied, n = matrix != 0, matrix.shape[1]
         some = occupied.any(1)
         first = np.where(some, occupied.argmax(1), 0)
@@ -37,7 +45,9 @@ class Bands:
 
 
 class AxisMatrix:
-    """A matrix ``[out, in]`` to be multiplied with one axis of arrays of its type, on its device."""
+    """A matrix ``[out, in]`` to be multiplied with one axis of arrays of its type, on its
+    device.
+    """
 
     def __init__(self, dense: Float[Tensor, "out in"]) -> None:
         self.dense = dense
@@ -59,18 +69,28 @@ class AxisMatrix:
 
     @lazy
     def banded(self) -> bool:
-        """Whether rows of an array are added up by the compiled loop: it is for the processor, and for rows that are mostly zeros."""
-        if self.dense.device.type != "cpu" or self.dense.dtype not in (torch.float32, torch.float64):
+        """Whether rows of an array are added up by the compiled loop: it is for the processor, and
+        for rows that are mostly zeros.
+        """
+        if self.dense.device.type != "cpu" or self.dense.dtype not in (
+            torch.float32,
+            torch.float64,
+        ):
             return False
         return LEAST_COLUMNS + COLUMNS_A_WEIGHT * self.bands.weights.shape[1] <= self.dense.shape[1]
 
     def along(self, data: Tensor, axis: int) -> Tensor:
-        """The product with ``axis`` of ``data``; along the last one, where the compiled loop would have no rows to add, always the dense one."""
+        """The product with ``axis`` of ``data``; along the last one, where the compiled loop would
+        have no rows to add, always the dense one.
+        """
         head, tail = data.shape[:axis], data.shape[axis + 1 :]
         if not tail:
-            return data.contiguous() @ self.dense.T  # one product of matrices, where rows apart would be many
+            # one product of matrices, where rows apart would be many
+            return data.contiguous() @ self.dense.T
         rows = data.reshape(*head, data.shape[axis], -1)
-        return (self._added(rows) if self.banded else self.dense @ rows).reshape(*head, len(self.dense), *tail)
+        return (self._added(rows) if self.banded else self.dense @ rows).reshape(
+            *head, len(self.dense), *tail
+        )
 
     def _added(self, rows: Float[Tensor, "*head in k"]) -> Float[Tensor, "*head out k"]:
         from inrreg.ops.loops import in_parallel
@@ -78,17 +98,29 @@ class AxisMatrix:
 
         source = rows.detach().contiguous().reshape(-1, *rows.shape[-2:])
         out = torch.empty(len(source), len(self.dense), rows.shape[-1], dtype=rows.dtype)
-        in_parallel(along_axis, len(source) * len(self.dense), source.numpy(), self.bands.first, self.bands.weights, out.numpy())
+        in_parallel(
+            along_axis,
+            len(source) * len(self.dense),
+            source.numpy(),
+            self.bands.first,
+            self.bands.weights,
+            out.numpy(),
+        )
         return out.reshape(*rows.shape[:-2], *out.shape[1:])
 
 
 class Separable:
-    """data[c, i, j, k] -> sum over (a, b, c) of M0[i, a] M1[j, b] M2[k, c] data[c, a, b, c], for matrices that are asked for more than once."""
+    """data[c, i, j, k] -> sum over (a, b, c) of M0[i, a] M1[j, b] M2[k, c] data[c, a, b, c], for
+    matrices that are asked for more than once.
+    """
 
     def __init__(self, matrices: Sequence[Tensor]) -> None:
         spans = [span(matrix) for matrix in matrices]
         self.lower = [lower for lower, _ in spans]
-        self.axes = [AxisMatrix(matrix[:, lower:upper].contiguous()) for matrix, (lower, upper) in zip(matrices, spans, strict=True)]
+        self.axes = [
+            AxisMatrix(matrix[:, lower:upper].contiguous())
+            for matrix, (lower, upper) in zip(matrices, spans, strict=True)
+        ]
 
     def __call__(self, data: Float[Tensor, "c *shape"]) -> Float[Tensor, "c *out"]:
         """The product, differentiable as often as asked."""
@@ -98,13 +130,17 @@ class Separable:
 
 
 def span(matrix: Float[Tensor, "out in"]) -> tuple[int, int]:
-    """The columns that have a weight, as a piece: a lattice may reach far beyond the grid it is rendered on."""
+    """The columns that have a weight, as a piece: a lattice may reach far beyond the grid it is
+    rendered on.
+    """
     occupied = (matrix != 0).any(0).nonzero()[:, 0]
     return (int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else (0, 1)
 
 
 class _Product(torch.autograd.Function):
-    """Linear, so its derivative is itself and its adjoint the product with the transposed matrices."""
+    """Linear, so its derivative is itself and its adjoint the product with the transposed
+    matrices.
+    """
 
     @staticmethod
     def forward(data: Tensor, axes: Sequence[AxisMatrix]) -> Tensor:
@@ -126,6 +162,11 @@ class _Product(torch.autograd.Function):
 
 
 def _order(axes: Sequence[AxisMatrix]) -> list[int]:
-    """What grows least, or shrinks most, comes first: the others then work on less. Among equals the last axis, whose product is dense, does its work while there is little."""
+    """What grows least, or shrinks most, comes first: the others then work on less.
+
+    Among equals the last axis, whose product is dense, does its work while there is little.
+    """
     trailing = -1 if prod(axis.growth for axis in axes) >= 1 else 1
-    return sorted(range(len(axes)), key=lambda axis: (round(log2(axes[axis].growth)), trailing * axis))
+    return sorted(
+        range(len(axes)), key=lambda axis: (round(log2(axes[axis].growth)), trailing * axis)
+    )

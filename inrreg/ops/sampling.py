@@ -1,8 +1,9 @@
-"""Interpolation at world points: the only caller of torch's grid_sample, and the only place where its corner convention stands.
+"""Interpolation at world points: the only caller of torch's grid_sample, and the only place where
+its corner convention stands.
 
-``linear`` is the fast one (first derivatives only). ``smooth_linear`` and ``cubic`` go through explicit taps and can be
-differentiated as often as their polynomials allow. Points outside the image see the border value, or a constant, or are
-left out through the weight of ``inside``.
+``linear`` is the fast one (first derivatives only). ``smooth_linear`` and ``cubic`` go through
+explicit taps and can be differentiated as often as their polynomials allow. Points outside the
+image see the border value, or a constant, or are left out through the weight of ``inside``.
 """
 
 from collections.abc import Sequence
@@ -28,18 +29,24 @@ LEAST_SITES = 8
 
 
 def inside(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
-    """1 where a world point lies within the voxels of ``grid``, 0 outside: the validity weight of samples taken there. No gradient."""
+    """1 where a world point lies within the voxels of ``grid``, 0 outside: the validity weight of
+    samples taken there. No gradient.
+    """
     return inside_at(grid, sampler_coordinates(grid, points.detach()))
 
 
-def linear(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border") -> Float[Tensor, "c *sites"]:
+def linear(
+    image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border"
+) -> Float[Tensor, "c *sites"]:
     """Linear interpolation at world points; once differentiable by the points."""
     values = linear_at(image.data, sampler_coordinates(image.grid, points))
     return _fill_outside(values, image.grid, points, outside)
 
 
 def on_grid(image: Image, grid: Grid) -> Image:
-    """``image`` on another grid of the same space by linear interpolation, 0 beyond it; the image itself where the grid is its own."""
+    """``image`` on another grid of the same space by linear interpolation, 0 beyond it; the image
+    itself where the grid is its own.
+    """
     if image.grid.same_as(grid):
         return image
     if image.device.type != "cpu" or image.data.requires_grad:
@@ -48,18 +55,26 @@ def on_grid(image: Image, grid: Grid) -> Image:
     return image.with_data(by_rows(image, still, grid, still.new_zeros(image.channels, 1)), grid)
 
 
-def by_rows(image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, fill: Shaped[Tensor, "c 1"]) -> Float[Tensor, "c *shape"]:
-    """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by compiled loops on a CPU, with ``fill``, one a channel, beyond it."""
+def by_rows(
+    image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, fill: Shaped[Tensor, "c 1"]
+) -> Float[Tensor, "c *shape"]:
+    """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by compiled loops on a
+    CPU, with ``fill``, one a channel, beyond it.
+    """
     placement = Placement.unmoved(grid, image.grid)
     values = interpolated(image.data.to(displacement.dtype), displacement, placement)
-    outside = within(displacement.new_ones(grid.shape), displacement, image.grid.shape, placement) == 0
+    outside = (
+        within(displacement.new_ones(grid.shape), displacement, image.grid.shape, placement) == 0
+    )
     for channel, value in zip(values, fill[:, 0], strict=True):
         channel.masked_fill_(outside, value)
     return values
 
 
 def sampler_coordinates(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
-    """World points as grid_sample wants them, last axis first and -1 ... 1 from the first voxel centre to the last, in one affine map.
+    """World points as grid_sample wants them, last axis first and -1 ...
+
+    1 from the first voxel centre to the last, in one affine map.
 
     Where several images on one grid are sampled at the same points, this is done once for all.
     """
@@ -68,69 +83,122 @@ def sampler_coordinates(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[
     return affine_map(points, to_sampler, grid.origin, -np.ones(grid.ndim))
 
 
-def linear_at(data: Float[Tensor, "c *shape"], coordinates: Float[Tensor, "*sites d"]) -> Float[Tensor, "c *sites"]:
-    """Linear interpolation at sampler coordinates, border held. On CPU the sites are spread over a batch, the axis that torch runs in parallel."""
+def linear_at(
+    data: Float[Tensor, "c *shape"], coordinates: Float[Tensor, "*sites d"]
+) -> Float[Tensor, "c *sites"]:
+    """Linear interpolation at sampler coordinates, border held.
+
+    On CPU the sites are spread over a batch, the axis that torch runs in parallel.
+    """
     sites, d = coordinates.shape[:-1], coordinates.shape[-1]
     flat = coordinates.reshape(-1, d)
     count, batch = len(flat), torch.get_num_threads() if data.device.type == "cpu" else 1
     rows = -(-count // batch)
     flat = F.pad(flat, (0, 0, 0, rows * batch - count)).view(batch, rows, *[1] * (d - 1), d)
-    values = F.grid_sample(data.to(coordinates.dtype).expand(batch, *data.shape), flat, mode="bilinear", padding_mode="border", align_corners=True)
-    return values.reshape(batch, len(data), rows).transpose(0, 1).reshape(len(data), -1)[:, :count].reshape(len(data), *sites)
+    values = F.grid_sample(
+        data.to(coordinates.dtype).expand(batch, *data.shape),
+        flat,
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+    return (
+        values.reshape(batch, len(data), rows)
+        .transpose(0, 1)
+        .reshape(len(data), -1)[:, :count]
+        .reshape(len(data), *sites)
+    )
 
 
 def inside_at(grid: Grid, coordinates: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
     """What ``inside`` gives, at sampler coordinates."""
     shape = np.array(grid.shape[::-1], dtype=float)
     half_voxel = 1 / np.maximum(shape - 1, 1)
-    lower, upper = (torch.tensor(bound, dtype=coordinates.dtype, device=coordinates.device) for bound in (-1 - half_voxel, -1 + (2 * shape - 1) * half_voxel))
+    lower, upper = (
+        torch.tensor(bound, dtype=coordinates.dtype, device=coordinates.device)
+        for bound in (-1 - half_voxel, -1 + (2 * shape - 1) * half_voxel)
+    )
     return ((coordinates >= lower) & (coordinates <= upper)).all(-1).to(coordinates.dtype)
 
 
-def nearest(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border") -> Shaped[Tensor, "c *sites"]:
+def nearest(
+    image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border"
+) -> Shaped[Tensor, "c *sites"]:
     """The value of the nearest voxel, without a gradient: for labels and masks."""
     voxels = image.grid.to_voxel(points.detach())
     index = [_nearest_index(voxels[..., a], n) for a, n in enumerate(image.grid.shape)]
     return _fill_outside(_take(image.data, index), image.grid, points, outside)
 
 
-def smooth_linear(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border") -> Float[Tensor, "c *sites"]:
+def smooth_linear(
+    image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border"
+) -> Float[Tensor, "c *sites"]:
     """Linear interpolation whose gradient can be differentiated again."""
     voxels = image.grid.to_voxel(points)
     return _fill_outside(_gather(image.data, voxels, 1), image.grid, points, outside)
 
 
-def cubic(image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border") -> Float[Tensor, "c *sites"]:
-    """Interpolating cubic B-spline at world points, mirrored at the border; twice differentiable by the points."""
+def cubic(
+    image: Image, points: Float[Tensor, "*sites d"], outside: Outside = "border"
+) -> Float[Tensor, "c *sites"]:
+    """Interpolating cubic B-spline at world points, mirrored at the border; twice differentiable by
+    the points.
+    """
     voxels = image.grid.to_voxel(points)
     return _fill_outside(_gather(spline_image(image).data, voxels, 3), image.grid, points, outside)
 
 
-def spline_combination(coefficients: Image, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "c *sites"]:
-    """sum of coefficient times cubic B-spline at world points; outside the lattice the value at its border."""
+def spline_combination(
+    coefficients: Image, points: Float[Tensor, "*sites d"]
+) -> Float[Tensor, "c *sites"]:
+    """sum of coefficient times cubic B-spline at world points; outside the lattice the value at its
+    border.
+    """
     voxels = coefficients.grid.to_voxel(points)
-    return _spline_values(coefficients.data, voxels) if _only_values(coefficients.data, voxels) else _gather(coefficients.data, voxels, 3)
+    return (
+        _spline_values(coefficients.data, voxels)
+        if _only_values(coefficients.data, voxels)
+        else _gather(coefficients.data, voxels, 3)
+    )
 
 
-def value_and_gradient(image: Image, points: Float[Tensor, "*sites d"], order: Literal[1, 3] = 1) -> tuple[Float[Tensor, "c *sites"], Float[Tensor, "c *sites d"]]:
-    """Interpolated values (linear or cubic) and their gradient per mm along x, y, z; the gradient is zero where the border value is held."""
+def value_and_gradient(
+    image: Image, points: Float[Tensor, "*sites d"], order: Literal[1, 3] = 1
+) -> tuple[Float[Tensor, "c *sites"], Float[Tensor, "c *sites d"]]:
+    """Interpolated values (linear or cubic) and their gradient per mm along x, y, z; the gradient
+    is zero where the border value is held.
+    """
     data = spline_image(image).data if order == 3 else image.data
-    return _gather(data, image.grid.to_voxel(points), order), spatial_gradient(data, image.grid, points, order)
+    return _gather(data, image.grid.to_voxel(points), order), spatial_gradient(
+        data, image.grid, points, order
+    )
 
 
-def spatial_gradient(data: Float[Tensor, "c *shape"], grid: Grid, points: Float[Tensor, "*sites d"], order: Literal[1, 3]) -> Float[Tensor, "c *sites d"]:
+def spatial_gradient(
+    data: Float[Tensor, "c *shape"],
+    grid: Grid,
+    points: Float[Tensor, "*sites d"],
+    order: Literal[1, 3],
+) -> Float[Tensor, "c *sites d"]:
     """Gradient per mm of the interpolant of samples (order 1) or spline coefficients (order 3)."""
-    voxels, to_world = grid.to_voxel(points), torch.as_tensor(np.linalg.inv(grid.matrix), dtype=points.dtype, device=points.device)
+    voxels, to_world = (
+        grid.to_voxel(points),
+        torch.as_tensor(np.linalg.inv(grid.matrix), dtype=points.dtype, device=points.device),
+    )
     if order == 3 and _only_values(data, voxels):
         return _spline_slopes(data, voxels) @ to_world
-    held = torch.stack([(voxels[..., a] < 0) | (voxels[..., a] > n - 1) for a, n in enumerate(grid.shape)], -1)
+    held = torch.stack(
+        [(voxels[..., a] < 0) | (voxels[..., a] > n - 1) for a, n in enumerate(grid.shape)], -1
+    )
     along_index = torch.stack([_gather(data, voxels, order, axis) for axis in range(grid.ndim)], -1)
     return along_index.masked_fill(held, 0.0) @ to_world
 
 
 def spline_image(image: Image) -> Image:
     """The cubic B-spline coefficients that interpolate ``image``."""
-    return image.with_data(apply_along_axes(image.data, [spline_coefficients(n) for n in image.grid.shape]))
+    return image.with_data(
+        apply_along_axes(image.data, [spline_coefficients(n) for n in image.grid.shape])
+    )
 
 
 def smoothed(image: Image, sigma_mm: float | Sequence[float]) -> Image:
@@ -139,7 +207,8 @@ def smoothed(image: Image, sigma_mm: float | Sequence[float]) -> Image:
 
 
 def pyramid_level(image: Image, spacing_mm: float) -> Image:
-    """``image`` at ``spacing_mm``: blurred just enough against aliasing (sigma = half of sqrt(new^2 - old^2)), then resampled about its centre.
+    """``image`` at ``spacing_mm``: blurred just enough against aliasing (sigma = half of sqrt(new^2
+    - old^2)), then resampled about its centre.
 
     An axis keeps ``LEAST_SITES`` voxels, so thin stacks and small objects are not blurred away.
     """
@@ -147,16 +216,25 @@ def pyramid_level(image: Image, spacing_mm: float) -> Image:
     if grid.shape == image.grid.shape:
         return image
     sigma = 0.5 * np.sqrt(np.maximum(grid.spacing**2 - image.grid.spacing**2, 0))
-    matrices = [down @ blur for down, blur in zip(resampling(grid, image.grid), smoothing(image.grid, sigma.tolist()), strict=True)]
+    matrices = [
+        down @ blur
+        for down, blur in zip(
+            resampling(grid, image.grid), smoothing(image.grid, sigma.tolist()), strict=True
+        )
+    ]
     return image.with_data(apply_along_axes(image.data, matrices), grid)
 
 
 def _only_values(data: Tensor, voxels: Tensor) -> bool:
     """Whether nothing will be differentiated, on a CPU: compiled loops do."""
-    return data.device.type == "cpu" and not (torch.is_grad_enabled() and (data.requires_grad or voxels.requires_grad))
+    return data.device.type == "cpu" and not (
+        torch.is_grad_enabled() and (data.requires_grad or voxels.requires_grad)
+    )
 
 
-def _spline_values(data: Float[Tensor, "c *shape"], voxels: Float[Tensor, "*sites d"]) -> Float[Tensor, "c *sites"]:
+def _spline_values(
+    data: Float[Tensor, "c *shape"], voxels: Float[Tensor, "*sites d"]
+) -> Float[Tensor, "c *sites"]:
     """Cubic B-spline combinations at continuous voxels, in a compiled loop."""
     from inrreg.ops.loops import in_parallel
     from inrreg.ops.loops.taps import spline_values
@@ -167,7 +245,9 @@ def _spline_values(data: Float[Tensor, "c *shape"], voxels: Float[Tensor, "*site
     return values.T.reshape(len(data), *voxels.shape[:-1])
 
 
-def _spline_slopes(data: Float[Tensor, "c *shape"], voxels: Float[Tensor, "*sites d"]) -> Float[Tensor, "c *sites d"]:
+def _spline_slopes(
+    data: Float[Tensor, "c *shape"], voxels: Float[Tensor, "*sites d"]
+) -> Float[Tensor, "c *sites d"]:
     """Their slopes per voxel, 0 where the border is held."""
     from inrreg.ops.loops import in_parallel
     from inrreg.ops.loops.taps import spline_slopes
@@ -185,10 +265,14 @@ def _rows(voxels: Float[Tensor, "*sites d"]) -> Float[np.ndarray, "m 3"]:
     return flat if voxels.shape[-1] == 3 else np.insert(flat, 1, 0, axis=1)
 
 
-def _gather(data: Tensor, voxels: Tensor, order: Literal[1, 3], derivative_axis: int | None = None) -> Tensor:
+def _gather(
+    data: Tensor, voxels: Tensor, order: Literal[1, 3], derivative_axis: int | None = None
+) -> Tensor:
     """Weighted sum of the 2^d or 4^d samples around each continuous voxel index."""
     shape = data.shape[1:]
-    per_axis = [taps(voxels[..., a], n, order, int(a == derivative_axis)) for a, n in enumerate(shape)]
+    per_axis = [
+        taps(voxels[..., a], n, order, int(a == derivative_axis)) for a, n in enumerate(shape)
+    ]
     result: Tensor | None = None
     for choice in product(*[list(zip(*axis, strict=True)) for axis in per_axis]):
         weight = reduce(mul, [w for _, w in choice])
@@ -199,7 +283,9 @@ def _gather(data: Tensor, voxels: Tensor, order: Literal[1, 3], derivative_axis:
 
 
 def _take(data: Tensor, index: Sequence[Tensor]) -> Tensor:
-    """data[:, index[0], index[1], ...], through one flat index: several times faster than indexing an axis at a time."""
+    """data[:, index[0], index[1], ...], through one flat index: several times faster than indexing
+    an axis at a time.
+    """
     flat = torch.zeros_like(index[0])
     for i, n in zip(index, data.shape[1:], strict=True):
         flat = flat * n + i
@@ -214,4 +300,8 @@ def _nearest_index(voxel: Tensor, n: int) -> Tensor:
 def _fill_outside(values: Tensor, grid: Grid, points: Tensor, outside: Outside) -> Tensor:
     if outside == "border":
         return values
-    return torch.where(inside(grid, points).bool(), values, torch.as_tensor(outside, dtype=values.dtype, device=values.device))
+    return torch.where(
+        inside(grid, points).bool(),
+        values,
+        torch.as_tensor(outside, dtype=values.dtype, device=values.device),
+    )

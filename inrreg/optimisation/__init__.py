@@ -4,4 +4,13 @@ from inrreg.optimisation.optimisers import LBFGS, Adam, GradientDescent, Optimis
 from inrreg.optimisation.outcome import Outcome, overall
 from inrreg.optimisation.stopping import NeverStopping, SlopeStopping
 
-__all__ = ["LBFGS", "Adam", "GradientDescent", "NeverStopping", "Optimiser", "Outcome", "SlopeStopping", "overall"]
+__all__ = [
+    "LBFGS",
+    "Adam",
+    "GradientDescent",
+    "NeverStopping",
+    "Optimiser",
+    "Outcome",
+    "SlopeStopping",
+    "overall",
+]

@@ -7,7 +7,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SlopeStopping:
-    """Converged when a line through the last ``window`` costs falls by less than ``tolerance`` of the cost an iteration."""
+    """Converged when a line through the last ``window`` costs falls by less than ``tolerance`` of
+    the cost an iteration.
+    """
 
     window: int = 20
     tolerance: float = 1e-4

@@ -1,4 +1,6 @@
-"""Training of a network on a set of examples, whatever it is: epochs, a falling rate, checkpoints to go on from, and a stop where held-out examples gain no more."""
+"""Training of a network on a set of examples, whatever it is: epochs, a falling rate, checkpoints
+to go on from, and a stop where held-out examples gain no more.
+"""
 
 import json
 import logging
@@ -26,7 +28,9 @@ LARGEST_GRADIENT = 1.0
 
 @dataclass(frozen=True)
 class Epoch:
-    """One visit to every example: the mean ``loss`` of its steps, and of the ``held_out`` examples after it (None where there are none)."""
+    """One visit to every example: the mean ``loss`` of its steps, and of the ``held_out`` examples
+    after it (None where there are none).
+    """
 
     number: int
     epochs: int
@@ -38,14 +42,19 @@ Progress = Callable[[Epoch], None]
 
 
 class Run:
-    """Everything that a checkpoint holds: the model, Adam, whose rate falls from ``rate`` to 0 along half a cosine, the random numbers and the best weights so far.
+    """Everything that a checkpoint holds: the model, Adam, whose rate falls from ``rate`` to 0
+    along half a cosine, the random numbers and the best weights so far.
 
-    ``description`` (JSON values) says what is trained and how: a checkpoint of another one is refused.
+    ``description`` (JSON values) says what is trained and how: a checkpoint of another one is
+    refused.
     """
 
-    def __init__(self, model: nn.Module, rate: float, seed: int, description: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: nn.Module, rate: float, seed: int, description: Mapping[str, Any]
+    ) -> None:
         self.model, self.rate, self.seed = model, rate, seed
-        self.description = json.loads(json.dumps({**description, "seed": seed}))  # as it will be read back: lists for tuples
+        # as it will be read back: lists for tuples
+        self.description = json.loads(json.dumps({**description, "seed": seed}))
         self.optimiser = torch.optim.Adam(model.parameters(), rate)
         self.generator = torch.Generator().manual_seed(seed)
         self.steps = 0
@@ -64,9 +73,11 @@ class Run:
         resume: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        """Visit the examples ``epochs`` times in random order, a step each; with ``held_out`` ones stop ``patience`` epochs after the best, whose weights are kept.
+        """Visit the examples ``epochs`` times in random order, a step each; with ``held_out`` ones
+        stop ``patience`` epochs after the best, whose weights are kept.
 
-        ``checkpoint`` is written after every epoch; with ``resume`` training goes on from it where it is there, and on a CPU ends in the same bits as without a stop.
+        ``checkpoint`` is written after every epoch; with ``resume`` training goes on from it where
+        it is there, and on a CPU ends in the same bits as without a stop.
 
         Raises:
             InputError: a checkpoint of other settings, or a loss that is not finite.
@@ -75,7 +86,9 @@ class Run:
             self.restore(checkpoint)
         while len(self.history) < epochs and not self._stalled(patience):
             order = torch.randperm(len(examples), generator=self.generator).tolist()
-            losses = [self._step(loss(examples[i], self.generator), epochs * len(examples)) for i in order]
+            losses = [
+                self._step(loss(examples[i], self.generator), epochs * len(examples)) for i in order
+            ]
             judged = self._judged(held_out, loss)
             self._note(Epoch(len(self.history) + 1, epochs, sum(losses) / len(losses), judged))
             if checkpoint is not None:
@@ -90,7 +103,10 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate * 0.5 * (1 + cos(pi * self.steps / steps))
         if not torch.isfinite(loss):
-            raise InputError(f"the training loss became {float(loss.detach())} in epoch {len(self.history) + 1}; lower the rate, and check the images for extreme intensities")
+            raise InputError(
+                f"the training loss became {float(loss.detach())} in epoch {len(self.history) + 1};"
+                " lower the rate, and check the images for extreme intensities"
+            )
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
@@ -100,20 +116,34 @@ class Run:
 
     @torch.no_grad()
     def _judged(self, held_out: Sequence[Example], loss: Loss[Example]) -> float | None:
-        """The mean loss of examples that it does not learn from, with the same random numbers every time."""
+        """The mean loss of examples that it does not learn from, with the same random numbers every
+        time.
+        """
         if not held_out:
             return None
-        return sum(float(loss(example, torch.Generator().manual_seed(self.seed))) for example in held_out) / len(held_out)
+        return sum(
+            float(loss(example, torch.Generator().manual_seed(self.seed))) for example in held_out
+        ) / len(held_out)
 
     def _note(self, epoch: Epoch) -> None:
-        log.info("epoch %d of %d: loss %.5f%s", epoch.number, epoch.epochs, epoch.loss, "" if epoch.held_out is None else f", held out {epoch.held_out:.5f}")
+        log.info(
+            "epoch %d of %d: loss %.5f%s",
+            epoch.number,
+            epoch.epochs,
+            epoch.loss,
+            "" if epoch.held_out is None else f", held out {epoch.held_out:.5f}",
+        )
         self.history.append(epoch)
         if epoch.held_out is not None and self._best_epoch() == epoch.number:
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best = {
+                name: value.detach().clone() for name, value in self.model.state_dict().items()
+            }
 
     def _best_epoch(self) -> int:
         """The first epoch of the least held-out loss; 0 where nothing is held out."""
-        judged = [(epoch.held_out, epoch.number) for epoch in self.history if epoch.held_out is not None]
+        judged = [
+            (epoch.held_out, epoch.number) for epoch in self.history if epoch.held_out is not None
+        ]
         return min(judged)[1] if judged else 0
 
     def _stalled(self, patience: int) -> bool:
@@ -126,10 +156,21 @@ class Run:
         Raises:
             OutputError: it cannot be written.
         """
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()} | {f"best.{name}": value for name, value in self.best.items()}
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()} | {
+            f"best.{name}": value for name, value in self.best.items()
+        }
         for i, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{name}": value for name, value in state.items()}
-        write_tensors(path, KIND, tensors | {"rng": self.generator.get_state()}, {"of": self.description, "steps": self.steps, "history": [asdict(epoch) for epoch in self.history]})
+        write_tensors(
+            path,
+            KIND,
+            tensors | {"rng": self.generator.get_state()},
+            {
+                "of": self.description,
+                "steps": self.steps,
+                "history": [asdict(epoch) for epoch in self.history],
+            },
+        )
 
     def restore(self, path: Path) -> None:
         """Go on from what ``save`` wrote.
@@ -139,7 +180,10 @@ class Run:
         """
         tensors, written = read_tensors(path, KIND)
         if written.get("of") != self.description:
-            raise InputError(f"{path} is a checkpoint of {written.get('of')}, but this training is {self.description}; train with the same settings, or without resume")
+            raise InputError(
+                f"{path} is a checkpoint of {written.get('of')}, but this training is"
+                f" {self.description}; train with the same settings, or without resume"
+            )
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}, "rng": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
@@ -149,7 +193,15 @@ class Run:
             index, _, rest = name.partition(".")
             state.setdefault(int(index), {})[rest] = value
         self.model.load_state_dict(parts["model"])
-        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.optimiser.load_state_dict(
+            {"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]}
+        )
         self.generator.set_state(parts["rng"][""])
-        self.best = {name: value.to(self.model.state_dict()[name].device) for name, value in parts["best"].items()}
-        self.steps, self.history = written["steps"], [Epoch(**epoch) for epoch in written["history"]]
+        self.best = {
+            name: value.to(self.model.state_dict()[name].device)
+            for name, value in parts["best"].items()
+        }
+        self.steps, self.history = (
+            written["steps"],
+            [Epoch(**epoch) for epoch in written["history"]],
+        )

@@ -15,10 +15,12 @@ from inrreg.penalties.entries import as_jacobian, compiles, entries
 
 @dataclass(frozen=True)
 class Bending:
-    """Mean over sites of the squared norm of all second derivatives of u, per mm^2; zero for every affine map.
+    """Mean over sites of the squared norm of all second derivatives of u, per mm^2; zero for every
+    affine map.
 
-    Differences of the Jacobian between neighbouring sites, so any transform will do; needs lattices of at least two sites
-    an axis. The norm does not depend on the axes, so lattice axes serve as well as x, y, z where they are orthogonal.
+    Differences of the Jacobian between neighbouring sites, so any transform will do; needs lattices
+    of at least two sites an axis. The norm does not depend on the axes, so lattice axes serve as
+    well as x, y, z where they are orthogonal.
 
     Raises:
         InputError: on a step of loose points.
@@ -29,13 +31,18 @@ class Bending:
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         if min(step.sites.lattice) < 2:
-            raise InputError("the bending energy needs neighbouring sites: give its level a grid or patches as penalty_sampler, not loose points")
+            raise InputError(
+                "the bending energy needs neighbouring sites: give its level a grid or patches as"
+                " penalty_sampler, not loose points"
+            )
         squared = _InOneWalk if compiles(step.jacobian) else _SquaredSlopes
         return squared.apply(step.jacobian, step.sites.spacing)
 
 
 class _InOneWalk(torch.autograd.Function):
-    """Sum over lattice axes of the mean over neighbours of |difference / spacing|^2, and its derivative, by compiled loops."""
+    """Sum over lattice axes of the mean over neighbours of |difference / spacing|^2, and its
+    derivative, by compiled loops.
+    """
 
     @staticmethod
     def forward(ctx: Any, jacobian: Tensor, spacing: tuple[float, ...]) -> Tensor:
@@ -44,7 +51,13 @@ class _InOneWalk(torch.autograd.Function):
 
         parts, shape = entries(jacobian), jacobian.shape[1:-2]
         ctx.save_for_backward(parts)
-        ctx.factors = np.array([0.0] * (3 - len(shape)) + [n / ((n - 1) * shape.numel() * len(jacobian) * h**2) for n, h in zip(shape, spacing, strict=True)])
+        ctx.factors = np.array(
+            [0.0] * (3 - len(shape))
+            + [
+                n / ((n - 1) * shape.numel() * len(jacobian) * h**2)
+                for n, h in zip(shape, spacing, strict=True)
+            ]
+        )
         planes = _planes(parts)
         sums = np.empty(planes.shape[0] * planes.shape[1])
         in_parallel(squared_slopes, len(sums), planes.numpy(), ctx.factors, sums)
@@ -58,7 +71,13 @@ class _InOneWalk(torch.autograd.Function):
 
         (parts,) = ctx.saved_tensors
         planes, out = _planes(parts), torch.empty_like(parts)
-        in_parallel(slopes_back, planes.shape[0] * planes.shape[1], planes.numpy(), 2 * float(gradient) * ctx.factors, _planes(out).numpy())
+        in_parallel(
+            slopes_back,
+            planes.shape[0] * planes.shape[1],
+            planes.numpy(),
+            2 * float(gradient) * ctx.factors,
+            _planes(out).numpy(),
+        )
         return as_jacobian(out), None
 
 

@@ -13,7 +13,9 @@ def compiles(jacobian: Tensor) -> bool:
 
 
 def entries(jacobian: Float[Tensor, "b *lattice d d"]) -> Float[Tensor, "d d b *lattice"]:
-    """The entries first, derivatives before components, without the graph; a view where a spline was rendered, else a copy."""
+    """The entries first, derivatives before components, without the graph; a view where a spline
+    was rendered, else a copy.
+    """
     return jacobian.detach().movedim((-1, -2), (0, 1)).contiguous()
 
 
@@ -30,5 +32,10 @@ def determinants(jacobian: Float[Tensor, "b *lattice d d"]) -> Float[Tensor, "b 
     from inrreg.ops.loops import penalties as kernels
 
     parts, out = entries(jacobian), jacobian.new_empty(jacobian.shape[:-2])
-    in_parallel(kernels.determinants, out.numel(), parts.flatten(2).flatten(0, 1).numpy(), out.view(-1).numpy())
+    in_parallel(
+        kernels.determinants,
+        out.numel(),
+        parts.flatten(2).flatten(0, 1).numpy(),
+        out.view(-1).numpy(),
+    )
     return out

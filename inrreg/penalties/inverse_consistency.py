@@ -1,7 +1,9 @@
-"""Two maps that undo each other: in value (ICON, Greer et al., ICCV 2021) and in derivative (GradICON, Tian et al., CVPR 2023).
+"""Two maps that undo each other: in value (ICON, Greer et al., ICCV 2021) and in derivative
+(GradICON, Tian et al., CVPR 2023).
 
-T is the map that is fitted and S its ``counterpart``, both of fixed world points: where a start comes after T, S leads back to before it. A few hundred sites
-are enough (``penalty_sampler=RandomPoints(500)``), and each is asked on both ways, T and then S, S and then T.
+T is the map that is fitted and S its ``counterpart``, both of fixed world points: where a start
+comes after T, S leads back to before it. A few hundred sites are enough
+(``penalty_sampler=RandomPoints(500)``), and each is asked on both ways, T and then S, S and then T.
 """
 
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ from inrreg.objective.step import Step
 
 @dataclass(frozen=True)
 class InverseConsistency:
-    """Mean over sites and both ways of |S(T(x)) - x|^2, mm^2. Alone it lets S be any inverse, rough ones too, where no site lies.
+    """Mean over sites and both ways of |S(T(x)) - x|^2, mm^2.
+
+    Alone it lets S be any inverse, rough ones too, where no site lies.
 
     Raises:
         TransformError: on a transform without a counterpart.
@@ -32,10 +36,12 @@ class InverseConsistency:
 
 @dataclass(frozen=True)
 class GradICON:
-    """Mean over sites and both ways of |D(S o T) - I|^2, squared Frobenius norm, mm per mm: 0 also where S is the inverse and then a translation.
+    """Mean over sites and both ways of |D(S o T) - I|^2, squared Frobenius norm, mm per mm: 0 also
+    where S is the inverse and then a translation.
 
-    So it goes together with ``InverseConsistency``, which asks for the translation. The paper has a similarity of the images on either way do that; here the
-    images are compared on the way there alone, and S learns from T.
+    So it goes together with ``InverseConsistency``, which asks for the translation. The paper has a
+    similarity of the images on either way do that; here the images are compared on the way there
+    alone, and S learns from T.
 
     Raises:
         TransformError: on a transform without a counterpart.
@@ -46,6 +52,16 @@ class GradICON:
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         points, there, back = step.sites.points, step.transform, step.counterpart
-        products = torch.stack([back.jacobian(points + step.displacement) @ step.jacobian, there.jacobian(step.came_from) @ back.jacobian(points)])
+        products = torch.stack(
+            [
+                back.jacobian(points + step.displacement) @ step.jacobian,
+                there.jacobian(step.came_from) @ back.jacobian(points),
+            ]
+        )
         d = products.shape[-1]
-        return (products - torch.eye(d, dtype=products.dtype, device=products.device)).square().sum((-1, -2)).mean()
+        return (
+            (products - torch.eye(d, dtype=products.dtype, device=products.device))
+            .square()
+            .sum((-1, -2))
+            .mean()
+        )

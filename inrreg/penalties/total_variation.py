@@ -14,9 +14,11 @@ from inrreg.penalties.entries import as_jacobian, compiles, entries
 
 @dataclass(frozen=True)
 class TotalVariation:
-    """Mean over sites of sqrt(|Du|^2 + smoothing^2) - smoothing, isotropic over components and axes, mm per mm.
+    """Mean over sites of sqrt(|Du|^2 + smoothing^2) - smoothing, isotropic over components and
+    axes, mm per mm.
 
-    A jump costs its height whatever its steepness, so organs may slide along each other where a quadratic penalty smears.
+    A jump costs its height whatever its steepness, so organs may slide along each other where a
+    quadratic penalty smears.
     """
 
     weight: float = 1.0
@@ -27,8 +29,12 @@ class TotalVariation:
         if compiles(step.jacobian):
             return _InOneWalk.apply(step.jacobian, self.smoothing)
         d = step.jacobian.shape[-1]
-        gradient = step.jacobian - torch.eye(d, dtype=step.jacobian.dtype, device=step.jacobian.device)
-        return (torch.sqrt(gradient.square().sum((-1, -2)) + self.smoothing**2) - self.smoothing).mean()
+        gradient = step.jacobian - torch.eye(
+            d, dtype=step.jacobian.dtype, device=step.jacobian.device
+        )
+        return (
+            torch.sqrt(gradient.square().sum((-1, -2)) + self.smoothing**2) - self.smoothing
+        ).mean()
 
 
 class _InOneWalk(torch.autograd.Function):
@@ -42,7 +48,10 @@ class _InOneWalk(torch.autograd.Function):
         parts = entries(jacobian)
         flat = parts.flatten(2).flatten(0, 1).numpy()
         ctx.save_for_backward(parts)
-        ctx.offset, ctx.smoothing = np.eye(parts.shape[0], dtype=flat.dtype).ravel(), np.array([smoothing], flat.dtype)
+        ctx.offset, ctx.smoothing = (
+            np.eye(parts.shape[0], dtype=flat.dtype).ravel(),
+            np.array([smoothing], flat.dtype),
+        )
         sums = np.empty(-(-flat.shape[1] // SITES))
         in_parallel(total_variation, len(sums), flat, ctx.offset, ctx.smoothing, sums)
         return jacobian.new_tensor(sums.sum() / flat.shape[1])
@@ -57,5 +66,13 @@ class _InOneWalk(torch.autograd.Function):
         out = torch.empty_like(parts)
         given, flat = (each.flatten(2).flatten(0, 1).numpy() for each in (parts, out))
         factor = np.array([float(gradient) / given.shape[1]], given.dtype)
-        in_parallel(variation_back, -(-given.shape[1] // SITES), given, ctx.offset, ctx.smoothing, factor, flat)
+        in_parallel(
+            variation_back,
+            -(-given.shape[1] // SITES),
+            given,
+            ctx.offset,
+            ctx.smoothing,
+            factor,
+            flat,
+        )
         return as_jacobian(out), None

@@ -1,4 +1,6 @@
-"""Pairs with known truth: a breathing chest that slides along its wall, brains with lesions that have no counterpart, and small toy shapes."""
+"""Pairs with known truth: a breathing chest that slides along its wall, brains with lesions that
+have no counterpart, and small toy shapes.
+"""
 
 from inrreg.phantoms.brain import Brain, synthetic_brain, t2_like
 from inrreg.phantoms.lesion_pairs import Healthy

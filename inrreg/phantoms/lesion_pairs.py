@@ -21,7 +21,9 @@ LESION, RIM = 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Host:
-    """A ``brain`` as it lies on the fixed grid before a lesion: its tissue and resectable regions there."""
+    """A ``brain`` as it lies on the fixed grid before a lesion: its tissue and resectable regions
+    there.
+    """
 
     brain: Brain
     grid: Grid
@@ -35,10 +37,14 @@ class Host:
 
 @dataclass(frozen=True, eq=False)
 class Lesion:
-    """A lesion on the fixed grid. ``push`` is a velocity whose flow carries fixed points to where their tissue lay before the lesion, ``origin`` those points for all voxels.
+    """A lesion on the fixed grid.
 
-    ``parts`` is 0 outside the lesion, else ``LESION`` or ``RIM``; ``share`` is how much of each voxel the lesion fills and ``value`` its intensity there;
-    ``oedema`` (0 to 1) changes the intensity of tissue that is otherwise as it was.
+    ``push`` is a velocity whose flow carries fixed points to where their tissue lay before the
+    lesion, ``origin`` those points for all voxels.
+
+    ``parts`` is 0 outside the lesion, else ``LESION`` or ``RIM``; ``share`` is how much of each
+    voxel the lesion fills and ``value`` its intensity there; ``oedema`` (0 to 1) changes the
+    intensity of tissue that is otherwise as it was.
     """
 
     push: Sampled
@@ -49,7 +55,9 @@ class Lesion:
     oedema: Float[Tensor, "*shape"]
 
     def over(self, tissue: Float[Tensor, "*shape"], factor: float) -> Float[Tensor, "*shape"]:
-        """The lesion painted over ``tissue``, whose intensity full oedema multiplies by ``factor``."""
+        """The lesion painted over ``tissue``, whose intensity full oedema multiplies by
+        ``factor``.
+        """
         swollen = tissue * (1 + (factor - 1) * self.oedema)
         return torch.lerp(swollen, self.value, self.share)
 
@@ -68,13 +76,16 @@ class Healthy:
     def grow(self, host: Host, rng: np.random.Generator) -> Lesion:
         """See ``Pathology``."""
         d = host.grid.ndim
-        still = Sampled(torch.zeros(d, *[2] * d, dtype=torch.float64), host.grid.cropped((0,) * d, (2,) * d))
+        still = Sampled(
+            torch.zeros(d, *[2] * d, dtype=torch.float64), host.grid.cropped((0,) * d, (2,) * d)
+        )
         nothing = torch.zeros(host.grid.shape, dtype=torch.float64)
         return Lesion(still, host.points(), nothing.long(), nothing, nothing, nothing)
 
 
 def shrinking(body: Blob, host: Host, motion_mm: float, rng: np.random.Generator) -> Sampled:
-    """The velocity that in unit time draws the surface of ``body`` inwards by ``motion_mm`` on average, and the tissue around it after it, less and less towards the skull.
+    """The velocity that in unit time draws the surface of ``body`` inwards by ``motion_mm`` on
+    average, and the tissue around it after it, less and less towards the skull.
 
     Raises:
         InputError: the surface cannot move that far.
@@ -93,7 +104,9 @@ def soft(inside: Tensor, grid: Grid) -> Float[Tensor, "*shape"]:
     mask = inside.numpy()
     if not mask.any():
         raise AssertionError("a lesion without a voxel has no surface")
-    distance = distance_transform_edt(~mask, sampling=grid.spacing) - distance_transform_edt(mask, sampling=grid.spacing)
+    distance = distance_transform_edt(~mask, sampling=grid.spacing) - distance_transform_edt(
+        mask, sampling=grid.spacing
+    )
     return torch.from_numpy(gaussian_filter(distance, 0.7))
 
 
@@ -102,7 +115,9 @@ def filled(level: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return coverage(level) * (level < 6)
 
 
-def texture(shape: tuple[int, ...], mean: float, deviation: float, rng: np.random.Generator) -> Float[Tensor, "*shape"]:
+def texture(
+    shape: tuple[int, ...], mean: float, deviation: float, rng: np.random.Generator
+) -> Float[Tensor, "*shape"]:
     """Noise that hangs together over about two voxels, as in fluid that flows."""
     from scipy.ndimage import gaussian_filter
 

@@ -1,4 +1,6 @@
-"""A breathing chest CT with known truth: two images of one analytic anatomy, breathed in (fixed) and breathed out (moving)."""
+"""A breathing chest CT with known truth: two images of one analytic anatomy, breathed in (fixed)
+and breathed out (moving).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +17,15 @@ from inrreg.core.image import Image, LabelImage, Points
 from inrreg.ops.sampling import inside
 from inrreg.phantoms.anatomy import BOX_MM, Thorax
 from inrreg.phantoms.breathing import LARGEST_LIFT_MM, REGION_MM, Breathing
-from inrreg.phantoms.phantom_pair import PhantomPair, amplitude_for, dense_displacement, in_parts, oblique_grid, seen, spread_out
+from inrreg.phantoms.phantom_pair import (
+    PhantomPair,
+    amplitude_for,
+    dense_displacement,
+    in_parts,
+    oblique_grid,
+    seen,
+    spread_out,
+)
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.scan import Chest, scan
 from inrreg.phantoms.skeleton import rib_lines, ribs
@@ -36,7 +46,9 @@ _MARK_DEPTH_MM = 6.0
 
 @dataclass(frozen=True)
 class _BodyFrame:
-    """Body coordinates p of a world point x: x = center + scale p, so that the chest fills images of any size."""
+    """Body coordinates p of a world point x: x = center + scale p, so that the chest fills images
+    of any size.
+    """
 
     center: tuple[float, float, float]
     scale: float
@@ -65,54 +77,101 @@ def lung_pair(
     n_rib_landmarks: int = 8,
     uneven: float = 0.0,
 ) -> PhantomPair:
-    """A chest CT breathed in (fixed) and breathed out (moving), of ``shape`` voxels of ``spacing`` mm, in HU; the masks are 1 in both lungs.
+    """A chest CT breathed in (fixed) and breathed out (moving), of ``shape`` voxels of ``spacing``
+    mm, in HU; the masks are 1 in both lungs.
 
-    The chest is scaled to fill the box. The landmarks ``lung 1`` ... are forks of vessels and move by ``motion_mm`` on average (about twice that at the
-    diaphragm); ``rib 1`` ... lie on ribs, which hardly move. The truth is that of the region a fixed point lies in: the lungs, the organs
-    between them and the abdomen slide along the chest wall, so the map jumps there, along the wall only. Lung tissue gets denser as its volume shrinks,
-    vessels keep theirs. ``uneven`` is how unevenly the lungs empty (0 to 0.7): segments slip along each other, so that no affine map
-    and no coarse lattice comes near. Each image is evaluated from the anatomy at its own voxel centres, on its own oblique grid, and has noise of its own.
+    The chest is scaled to fill the box. The landmarks ``lung 1`` ... are forks of vessels and move
+    by ``motion_mm`` on average (about twice that at the diaphragm); ``rib 1`` ... lie on ribs,
+    which hardly move. The truth is that of the region a fixed point lies in: the lungs, the organs
+    between them and the abdomen slide along the chest wall, so the map jumps there, along the wall
+    only. Lung tissue gets denser as its volume shrinks, vessels keep theirs. ``uneven`` is how
+    unevenly the lungs empty (0 to 0.7): segments slip along each other, so that no affine map and
+    no coarse lattice comes near. Each image is evaluated from the anatomy at its own voxel centres,
+    on its own oblique grid, and has noise of its own.
 
     Raises:
-        InputError: a shape that is not 3-D, more landmarks than there are forks, or a motion too large for the chest, which then had to fold.
+        InputError: a shape that is not 3-D, more landmarks than there are forks, or a motion too
+            large for the chest, which then had to fold.
     """
     if len(shape) != 3:
-        raise InputError(f"lung_pair makes 3-D images, got shape {tuple(shape)}; give three sizes, or use blob_pair for 2-D")
+        raise InputError(
+            f"lung_pair makes 3-D images, got shape {tuple(shape)}; give three sizes, or use"
+            " blob_pair for 2-D"
+        )
     if not 0 <= uneven <= _LARGEST_UNEVEN:
-        raise InputError(f"regions cannot empty as unevenly as {uneven:g}; give 0 (all alike) to {_LARGEST_UNEVEN:g}")
-    for_anatomy, for_trees, for_motion, for_noise, for_landmarks, for_regions = np.random.default_rng(seed).spawn(6)
+        raise InputError(
+            f"regions cannot empty as unevenly as {uneven:g}; give 0 (all alike) to"
+            f" {_LARGEST_UNEVEN:g}"
+        )
+    for_anatomy, for_trees, for_motion, for_noise, for_landmarks, for_regions = (
+        np.random.default_rng(seed).spawn(6)
+    )
     thorax = Thorax.draw(for_anatomy)
     chest = Chest(thorax, PulmonaryTrees.draw(thorax, for_trees), ribs(thorax))
     fixed_grid = oblique_grid(shape, spacing, _CENTER + _FIXED_SHIFT, _FIXED_TURN)
     moving_grid = oblique_grid(shape, spacing, _CENTER + _MOVING_SHIFT, _MOVING_TURN)
     frame = _BodyFrame(tuple(_CENTER.tolist()), float((fixed_grid.extent / BOX_MM).min()))
-    lung_marks = spread_out(chest.trees.forks[thorax.lungs(chest.trees.forks) < -_MARK_DEPTH_MM], n_landmarks, for_landmarks)
+    lung_marks = spread_out(
+        chest.trees.forks[thorax.lungs(chest.trees.forks) < -_MARK_DEPTH_MM],
+        n_landmarks,
+        for_landmarks,
+    )
     on_ribs = rib_lines(thorax)[:, 4:-4].reshape(-1, 3)
-    in_view = inside(fixed_grid, frame.to_world(on_ribs)) * inside(moving_grid, frame.to_world(on_ribs)) > 0
+    in_view = (
+        inside(fixed_grid, frame.to_world(on_ribs)) * inside(moving_grid, frame.to_world(on_ribs))
+        > 0
+    )
     rib_marks = spread_out(on_ribs[in_view], n_rib_landmarks, for_landmarks)
     part = 0.1 * motion_mm / frame.scale
-    stirring, regions = RandomField.draw(for_motion, length_mm=28, components=3, waves=16), RandomField.draw(for_regions, REGION_MM, components=1, waves=48)
+    stirring, regions = (
+        RandomField.draw(for_motion, length_mm=28, components=3, waves=16),
+        RandomField.draw(for_regions, REGION_MM, components=1, waves=48),
+    )
     resting = Breathing(thorax, 0.0, min(part, _LARGEST_STIR_MM), part, stirring, uneven, regions)
     breathing = _calibrated(resting, frame, motion_mm, lung_marks)
 
     def truth(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        return in_parts(lambda part: frame.to_world(breathing(frame.to_body(part))), points.double())
+        return in_parts(
+            lambda part: frame.to_world(breathing(frame.to_body(part))), points.double()
+        )
 
     def view(grid: Grid, state: Breathing, name: str) -> tuple[Image, LabelImage]:
         hu, lungs = scan(chest, state, frame.grid(grid))
-        return seen(hu + noise_hu * torch.from_numpy(for_noise.standard_normal(grid.shape, dtype=np.float32)), lungs, grid, name)
+        return seen(
+            hu
+            + noise_hu * torch.from_numpy(for_noise.standard_normal(grid.shape, dtype=np.float32)),
+            lungs,
+            grid,
+            name,
+        )
 
     fixed, fixed_mask = view(fixed_grid, breathing.at_rest(), "fixed")
     moving, moving_mask = view(moving_grid, breathing, "moving")
     marks = frame.to_world(torch.cat([lung_marks, rib_marks]))
-    labels = (*(f"lung {i + 1}" for i in range(len(lung_marks))), *(f"rib {i + 1}" for i in range(len(rib_marks))))
-    return PhantomPair(fixed, moving, fixed_mask, moving_mask, truth, dense_displacement(truth, fixed_grid), Points(marks, labels), Points(truth(marks), labels))
+    labels = (
+        *(f"lung {i + 1}" for i in range(len(lung_marks))),
+        *(f"rib {i + 1}" for i in range(len(rib_marks))),
+    )
+    return PhantomPair(
+        fixed,
+        moving,
+        fixed_mask,
+        moving_mask,
+        truth,
+        dense_displacement(truth, fixed_grid),
+        Points(marks, labels),
+        Points(truth(marks), labels),
+    )
 
 
-def _calibrated(resting: Breathing, frame: _BodyFrame, motion_mm: float, marks: Float[Tensor, "n 3"]) -> Breathing:
+def _calibrated(
+    resting: Breathing, frame: _BodyFrame, motion_mm: float, marks: Float[Tensor, "n 3"]
+) -> Breathing:
     """The breathing that moves ``marks`` by ``motion_mm`` on average."""
 
     def mean_motion(lift_mm: float) -> float:
-        return frame.scale * float((replace(resting, lift_mm=lift_mm)(marks) - marks).norm(dim=1).mean())
+        return frame.scale * float(
+            (replace(resting, lift_mm=lift_mm)(marks) - marks).norm(dim=1).mean()
+        )
 
     return replace(resting, lift_mm=amplitude_for(mean_motion, motion_mm, LARGEST_LIFT_MM))

@@ -1,7 +1,10 @@
-"""Two images of one brain, of which the fixed one holds a lesion that has no counterpart, with the map that made them.
+"""Two images of one brain, of which the fixed one holds a lesion that has no counterpart, with the
+map that made them.
 
-A fixed point x shows the tissue that lay at ``origin(x)`` before the lesion, which the moving image has at T(x) = background(origin(x)). The tissue of a cavity is absent from the
-fixed image and its fluid from the moving one: T carries the cavity onto all that was removed. A tumour has taken the place of what it grew from: T carries it onto that.
+A fixed point x shows the tissue that lay at ``origin(x)`` before the lesion, which the moving image
+has at T(x) = background(origin(x)). The tissue of a cavity is absent from the fixed image and its
+fluid from the moving one: T carries the cavity onto all that was removed. A tumour has taken the
+place of what it grew from: T carries it onto that.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +36,9 @@ _TYPICAL_SCANNER = Scanner()
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One image of a pair, its brain ``mask`` (1 = "use this"), and where it is ``absent`` from the other: the non-correspondence, 1 = "has no counterpart", where ``labels`` are 0."""
+    """One image of a pair, its brain ``mask`` (1 = "use this"), and where it is ``absent`` from the
+    other: the non-correspondence, 1 = "has no counterpart", where ``labels`` are 0.
+    """
 
     image: Image
     mask: LabelImage
@@ -44,10 +49,12 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class PathologyPair:
-    """Two views of one brain: ``truth`` maps fixed world points to moving ones and ``inverse`` back, RAS mm, valid where tissue has a counterpart.
+    """Two views of one brain: ``truth`` maps fixed world points to moving ones and ``inverse``
+    back, RAS mm, valid where tissue has a counterpart.
 
-    ``lesion`` (1 cavity or core, 2 rim) and ``oedema`` (changed in intensity, not in place: it has a counterpart) lie on the grid of the image that holds the lesion.
-    Landmarks are called ``near 1`` ... (3 to 10 mm from the lesion's edge) and ``far 1`` ... (20 mm or more).
+    ``lesion`` (1 cavity or core, 2 rim) and ``oedema`` (changed in intensity, not in place: it has
+    a counterpart) lie on the grid of the image that holds the lesion. Landmarks are called ``near
+    1`` ... (3 to 10 mm from the lesion's edge) and ``far 1`` ... (20 mm or more).
     """
 
     fixed: View
@@ -59,12 +66,16 @@ class PathologyPair:
 
     def swapped(self) -> Self:
         """The same images registered the other way: then the moving one holds the lesion."""
-        return replace(self, fixed=self.moving, moving=self.fixed, truth=self.inverse, inverse=self.truth)
+        return replace(
+            self, fixed=self.moving, moving=self.fixed, truth=self.inverse, inverse=self.truth
+        )
 
     @torch.no_grad()
     def inverse_residual(self) -> Float[Tensor, " n"]:
         """|truth(inverse(y)) - y| at the moving voxels that have a counterpart, mm."""
-        y = self.moving.image.grid.points(torch.float64)[(self.moving.mask.data[0] > 0) & (self.moving.absent.data[0] == 0)]
+        y = self.moving.image.grid.points(torch.float64)[
+            (self.moving.mask.data[0] > 0) & (self.moving.absent.data[0] == 0)
+        ]
         return (self.truth(self.inverse(y)) - y).norm(dim=1)
 
 
@@ -78,32 +89,57 @@ def pathology_pair(
     near: int = 30,
     far: int = 60,
 ) -> PathologyPair:
-    """``brain`` as the moving image, and as the fixed one after a smooth random motion of ``motion_mm`` on average and with a lesion, each scanned on a grid of ``spacing`` mm.
+    """``brain`` as the moving image, and as the fixed one after a smooth random motion of
+    ``motion_mm`` on average and with a lesion, each scanned on a grid of ``spacing`` mm.
 
-    A slice of a brain, in 2-D, gives a 2-D pair: everything moves in its plane, and a lesion's volume is that of the ball whose middle section has its area.
+    A slice of a brain, in 2-D, gives a 2-D pair: everything moves in its plane, and a lesion's
+    volume is that of the ball whose middle section has its area.
 
-    ``Healthy()`` gives a pair of pure deformation, with an empty lesion and landmarks that are all ``far``; with ``motion_mm=0`` nothing moves but what the lesion moves. The geometry depends on
-    the seed and the brain's labels alone: ``t2_like(brain)`` with the same seed shows the same lesion in another contrast, with noise of its own.
+    ``Healthy()`` gives a pair of pure deformation, with an empty lesion and landmarks that are all
+    ``far``; with ``motion_mm=0`` nothing moves but what the lesion moves. The geometry depends on
+    the seed and the brain's labels alone: ``t2_like(brain)`` with the same seed shows the same
+    lesion in another contrast, with noise of its own.
 
     Raises:
-        InputError: no such lesion fits into the brain, the motion is negative, or fewer landmarks can be placed than asked for.
+        InputError: no such lesion fits into the brain, the motion is negative, or fewer landmarks
+            can be placed than asked for.
     """
     for_motion, for_lesion, for_landmarks = np.random.default_rng(seed).spawn(3)
     for_fixed, for_moving = np.random.default_rng([seed, brain.contrast.stream]).spawn(2)
     motion = _Motion.draw(brain, _fixed_grid(brain, spacing), motion_mm, for_motion)
     lesion = pathology.grow(motion.host, for_lesion)
     here, there = motion.host.points(), motion.carried(lesion.origin)
-    truth, inverse = DenseDisplacement(there - here, motion.host.grid, "cubic"), motion.inverse(lesion, brain.image.grid.resampled(spacing))
+    truth, inverse = (
+        DenseDisplacement(there - here, motion.host.grid, "cubic"),
+        motion.inverse(lesion, brain.image.grid.resampled(spacing)),
+    )
     present, y = lesion.parts > 0, inverse.grid.points(torch.float64)
-    gone = linear(Image(present[None].double(), truth.grid), y + inverse.vectors.detach(), outside=0.0)[0] > 0.5
+    gone = (
+        linear(
+            Image(present[None].double(), truth.grid), y + inverse.vectors.detach(), outside=0.0
+        )[0]
+        > 0.5
+    )
     anatomy, white = _anatomy(brain, spacing), brain.mean(WHITE)
-    fixed_image = scanner(lesion.over(anatomy(there)[..., 0], brain.contrast.oedema), truth.grid, white, for_fixed)
+    fixed_image = scanner(
+        lesion.over(anatomy(there)[..., 0], brain.contrast.oedema), truth.grid, white, for_fixed
+    )
     moving_image = scanner(anatomy(y)[..., 0], inverse.grid, white, for_moving)
     tissue = nearest(brain.tissue, there, 0)[0]
-    marks = distinctive_points(tissue, present, (tissue > FLUID) & ~present, truth.grid, (near, far), for_landmarks)
+    marks = distinctive_points(
+        tissue, present, (tissue > FLUID) & ~present, truth.grid, (near, far), for_landmarks
+    )
     return PathologyPair(
         _view(fixed_image, brain, there, present, truth.grid, "fixed", marks),
-        _view(moving_image, brain, y, gone, inverse.grid, "moving", Points(truth(marks.coords).detach(), marks.labels)),
+        _view(
+            moving_image,
+            brain,
+            y,
+            gone,
+            inverse.grid,
+            "moving",
+            Points(truth(marks.coords).detach(), marks.labels),
+        ),
         truth,
         inverse,
         LabelImage.from_array(lesion.parts, truth.grid, "lesion"),
@@ -113,7 +149,9 @@ def pathology_pair(
 
 @dataclass(frozen=True, eq=False)
 class _Motion:
-    """The background motion as displacements, ``there`` and ``back``, and the brain that it moves on the fixed grid."""
+    """The background motion as displacements, ``there`` and ``back``, and the brain that it moves
+    on the fixed grid.
+    """
 
     host: Host
     there: Sampled
@@ -126,7 +164,9 @@ class _Motion:
         velocity = random_flow(grid, _LENGTH_MM, motion_mm, head, rng)
         there, back = _displacement(velocity, 1.0), _displacement(velocity, -1.0)
         before = grid.points(torch.float64) + there(grid.points(torch.float64))
-        tissue, resectable = (nearest(numbers, before, 0)[0].long() for numbers in (brain.tissue, brain.resectable))
+        tissue, resectable = (
+            nearest(numbers, before, 0)[0].long() for numbers in (brain.tissue, brain.resectable)
+        )
         return cls(Host(brain, grid, tissue, resectable), there, back)
 
     def carried(self, points: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
@@ -134,7 +174,9 @@ class _Motion:
         return points + self.there(points)
 
     def inverse(self, lesion: Lesion, grid: Grid) -> DenseDisplacement:
-        """Moving point -> fixed point on a moving ``grid``: both flows undone, not the sampled map solved."""
+        """Moving point -> fixed point on a moving ``grid``: both flows undone, not the sampled map
+        solved.
+        """
         y = grid.points(torch.float64)
         return DenseDisplacement(follow(lesion.push, y + self.back(y), -1.0) - y, grid, "cubic")
 
@@ -151,7 +193,15 @@ def _anatomy(brain: Brain, spacing: float) -> Sampled:
     return Sampled.of(smoothed(brain.image, blur.tolist()).data.movedim(0, -1), brain.image.grid)
 
 
-def _view(values: Tensor, brain: Brain, points: Float[Tensor, "*shape d"], absent: Tensor, grid: Grid, name: str, landmarks: Points) -> View:
+def _view(
+    values: Tensor,
+    brain: Brain,
+    points: Float[Tensor, "*shape d"],
+    absent: Tensor,
+    grid: Grid,
+    name: str,
+    landmarks: Points,
+) -> View:
     """What is seen on ``grid``, where ``points`` of the brain lie."""
     head, labels = nearest(brain.tissue, points, 0)[0] > 0, nearest(brain.labels, points, 0)[0]
     return View(

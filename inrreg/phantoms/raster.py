@@ -1,7 +1,8 @@
-"""How much of each voxel an organ fills: soft edges from level functions, and tubes that may be thinner than a voxel.
+"""How much of each voxel an organ fills: soft edges from level functions, and tubes that may be
+thinner than a voxel.
 
-A scanner blurs; so both answer as if a Gaussian of ``PSF_VOXELS`` had blurred a sharp organ before it was sampled at the voxel
-centres. No image is ever interpolated.
+A scanner blurs; so both answer as if a Gaussian of ``PSF_VOXELS`` had blurred a sharp organ before
+it was sampled at the voxel centres. No image is ever interpolated.
 """
 
 from collections.abc import Callable
@@ -24,12 +25,18 @@ _WIDEST = 8.0
 _PAIRS_AT_ONCE = 1 << 20
 
 
-def coverage(level: Float[Tensor, "*shape"], thickness: float = float("inf")) -> Float[Tensor, "*shape"]:
-    """Share of each voxel where -thickness < level < 0 (a sheet of that thickness, or all of an organ), from the level at the voxel centres."""
+def coverage(
+    level: Float[Tensor, "*shape"], thickness: float = float("inf")
+) -> Float[Tensor, "*shape"]:
+    """Share of each voxel where -thickness < level < 0 (a sheet of that thickness, or all of an
+    organ), from the level at the voxel centres.
+    """
     slope = reduce(torch.hypot, torch.gradient(level))
     width = PSF_VOXELS * slope.clamp(min=1e-6)
     inner = torch.special.ndtr(-level / width)
-    return inner if np.isinf(thickness) else inner - torch.special.ndtr(-(level + thickness) / width)
+    return (
+        inner if np.isinf(thickness) else inner - torch.special.ndtr(-(level + thickness) / width)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +56,10 @@ class Tubes:
         pieces = (self.lengths / longest_mm).ceil().long().clamp(min=1)
         tube = torch.repeat_interleave(torch.arange(len(pieces)), pieces)
         first = torch.repeat_interleave(pieces.cumsum(0) - pieces, pieces)
-        rank, step = torch.arange(len(tube)) - first, ((self.ends - self.starts) / pieces[:, None])[tube]
+        rank, step = (
+            torch.arange(len(tube)) - first,
+            ((self.ends - self.starts) / pieces[:, None])[tube],
+        )
         starts = self.starts[tube] + rank[:, None] * step
         return Tubes(starts, starts + step, self.radii[tube])
 
@@ -58,7 +68,9 @@ class Tubes:
         return Tubes(self.starts[which], self.ends[which], self.radii[which])
 
     def mapped(self, point_map: Callable[[Tensor], Tensor]) -> "Tubes":
-        """The tubes where ``point_map`` carries their ends; each keeps its volume, as blood does, so that a shortened one widens."""
+        """The tubes where ``point_map`` carries their ends; each keeps its volume, as blood does,
+        so that a shortened one widens.
+        """
         moved = Tubes(point_map(self.starts), point_map(self.ends), self.radii)
         return Tubes(moved.starts, moved.ends, self.radii * (self.lengths / moved.lengths).sqrt())
 
@@ -69,11 +81,17 @@ class Tubes:
     @classmethod
     def joined(cls, parts: list["Tubes"]) -> "Tubes":
         """All tubes of ``parts`` together."""
-        return cls(torch.cat([p.starts for p in parts]), torch.cat([p.ends for p in parts]), torch.cat([p.radii for p in parts]))
+        return cls(
+            torch.cat([p.starts for p in parts]),
+            torch.cat([p.ends for p in parts]),
+            torch.cat([p.radii for p in parts]),
+        )
 
 
 def tube_coverage(tubes: Tubes, grid: Grid) -> Float[Tensor, "*shape"]:
-    """Share of each voxel of ``grid`` inside short ``tubes``: exact, also for tubes thinner than a voxel, unless they overlap; then at most 1."""
+    """Share of each voxel of ``grid`` inside short ``tubes``: exact, also for tubes thinner than a
+    voxel, unless they overlap; then at most 1.
+    """
     voxel = float(np.cbrt(np.prod(grid.spacing)))
     sigma = PSF_VOXELS * voxel
     share = torch.zeros(grid.n_voxels)
@@ -88,15 +106,23 @@ def tube_coverage(tubes: Tubes, grid: Grid) -> Float[Tensor, "*shape"]:
 
 
 def _offsets(grid: Grid, step: int) -> Tensor:
-    """Voxel offsets to everything within ``step`` smallest voxel widths and the half voxel lost in rounding."""
+    """Voxel offsets to everything within ``step`` smallest voxel widths and the half voxel lost in
+    rounding.
+    """
     counts = [int(np.ceil(step * grid.spacing.min() / h)) for h in grid.spacing]
     offsets = torch.cartesian_prod(*[torch.arange(-n, n + 1) for n in counts])
     distance = (offsets.double() * torch.from_numpy(grid.spacing)).norm(dim=1)
-    return offsets[distance <= step * grid.spacing.min() + 0.5 * float(np.linalg.norm(grid.spacing))]
+    return offsets[
+        distance <= step * grid.spacing.min() + 0.5 * float(np.linalg.norm(grid.spacing))
+    ]
 
 
-def _add(share: Float[Tensor, " voxels"], tubes: Tubes, offsets: Tensor, grid: Grid, sigma: float) -> None:
-    """Add to ``share`` (in place) that of each tube in the voxels around it: a blurred disc across the tube times a blurred interval along it."""
+def _add(
+    share: Float[Tensor, " voxels"], tubes: Tubes, offsets: Tensor, grid: Grid, sigma: float
+) -> None:
+    """Add to ``share`` (in place) that of each tube in the voxels around it: a blurred disc across
+    the tube times a blurred interval along it.
+    """
     middle = grid.to_voxel((tubes.starts + tubes.ends) / 2).round().long()
     index = (middle[:, None] + offsets).reshape(-1, 3)
     tube = torch.repeat_interleave(torch.arange(len(middle)), len(offsets))
@@ -106,16 +132,22 @@ def _add(share: Float[Tensor, " voxels"], tubes: Tubes, offsets: Tensor, grid: G
     axis = ((tubes.ends - tubes.starts) / lengths.clamp(min=1e-9)[:, None])[tube]
     along = (from_start * axis).sum(1)
     away = (from_start - along[:, None] * axis).norm(dim=1)
-    between_ends = torch.special.ndtr(along / sigma) - torch.special.ndtr((along - lengths[tube]) / sigma)
+    between_ends = torch.special.ndtr(along / sigma) - torch.special.ndtr(
+        (along - lengths[tube]) / sigma
+    )
     value = between_ends * _disc_share(away / sigma, tubes.radii[tube] / sigma)
-    share.index_add_(0, (index[:, 0] * grid.shape[1] + index[:, 1]) * grid.shape[2] + index[:, 2], value.float())
+    share.index_add_(
+        0, (index[:, 0] * grid.shape[1] + index[:, 1]) * grid.shape[2] + index[:, 2], value.float()
+    )
 
 
 @lru_cache(maxsize=1)
 def _disc_table() -> np.ndarray:
-    """A disc of radius r blurred by a unit Gaussian, at distance r + e from its centre; rows r = 0, 0.05 ... 8, columns e = -4, -3.9 ... 4.
+    """A disc of radius r blurred by a unit Gaussian, at distance r + e from its centre; rows r = 0,
+    0.05 ... 8, columns e = -4, -3.9 ... 4.
 
-    It is the distribution of a non-central chi-square variable with two degrees of freedom, as the distance of a blurred point is.
+    It is the distribution of a non-central chi-square variable with two degrees of freedom, as the
+    distance of a blurred point is.
     """
     from scipy.special import chndtr
 
@@ -124,10 +156,14 @@ def _disc_table() -> np.ndarray:
 
 
 def _disc_share(distance: Float[Tensor, " n"], radius: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """The blurred disc at ``distance`` from its centre, all in blur widths; interpolated in a table."""
+    """The blurred disc at ``distance`` from its centre, all in blur widths; interpolated in a
+    table.
+    """
     from scipy.ndimage import map_coordinates
 
     edge = distance - radius
     rows, columns = radius.clamp(max=_WIDEST) * (160 / _WIDEST), (edge + _EDGE) * (40 / _EDGE)
-    values = map_coordinates(_disc_table(), np.stack([rows.numpy(), columns.numpy()]), order=1, mode="nearest")
+    values = map_coordinates(
+        _disc_table(), np.stack([rows.numpy(), columns.numpy()]), order=1, mode="nearest"
+    )
     return torch.from_numpy(values).where(edge < _EDGE, 0.0)

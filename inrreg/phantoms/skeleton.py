@@ -1,4 +1,6 @@
-"""The bones of the chest wall: ribs, breast bone and spine, in the frame and state of ``anatomy``."""
+"""The bones of the chest wall: ribs, breast bone and spine, in the frame and state of
+``anatomy``.
+"""
 
 import numpy as np
 import torch
@@ -13,10 +15,15 @@ _SPINE_Y = -72.0
 
 
 def rib_lines(thorax: Thorax) -> Float[Tensor, "ribs knots 3"]:
-    """Centre lines of the ribs, mm: from the spine around the cavity, falling towards the front; right ones first."""
+    """Centre lines of the ribs, mm: from the spine around the cavity, falling towards the front;
+    right ones first.
+    """
     angle = torch.linspace(-80, 62, 36, dtype=torch.float64).deg2rad()
     fall = 55 * torch.sin((angle - angle[0]) / (angle[-1] - angle[0]) * np.pi / 2) ** 2
-    lines = [_around(thorax, angle, top - fall) for top in thorax.top - 12 - 24.0 * torch.arange(_RIBS, dtype=torch.float64)]
+    lines = [
+        _around(thorax, angle, top - fall)
+        for top in thorax.top - 12 - 24.0 * torch.arange(_RIBS, dtype=torch.float64)
+    ]
     right = torch.stack(lines)
     return torch.cat([right, right * right.new_tensor([-1, 1, 1])])
 

@@ -1,4 +1,6 @@
-"""A tumour that has grown from a seed: it pushes the brain aside, has a bright rim about a dark core, and lies in oedema."""
+"""A tumour that has grown from a seed: it pushes the brain aside, has a bright rim about a dark
+core, and lies in oedema.
+"""
 
 from dataclasses import dataclass
 
@@ -27,9 +29,11 @@ _SWELLING = {GREY: 0.35, WHITE: 1.0}
 
 @dataclass(frozen=True)
 class Tumour:
-    """Tissue around a point of white matter is pushed outwards, at the tumour's surface by a length drawn from ``push_mm`` (but by no more than 0.4 of its radius), on average over it.
+    """Tissue around a point of white matter is pushed outwards, at the tumour's surface by a length
+    drawn from ``push_mm`` (but by no more than 0.4 of its radius), on average over it.
 
-    ``volume_cm3`` is that of core and rim, ``None`` draws it; ``core`` is the core's radius over the tumour's; oedema reaches ``oedema_mm`` beyond the rim, more or less.
+    ``volume_cm3`` is that of core and rim, ``None`` draws it; ``core`` is the core's radius over
+    the tumour's; oedema reaches ``oedema_mm`` beyond the rim, more or less.
     """
 
     volume_cm3: float | None = None
@@ -38,8 +42,15 @@ class Tumour:
     oedema_mm: tuple[float, float] = (8.0, 18.0)
 
     def __post_init__(self) -> None:
-        if not (0 <= self.push_mm[0] <= self.push_mm[1] and 0 < self.core < 1 and 0 < self.oedema_mm[0] <= self.oedema_mm[1]):
-            raise InputError(f"a tumour pushes by 0 mm or more, has a core of 0 to 1 of its radius and oedema about it, got {self}")
+        if not (
+            0 <= self.push_mm[0] <= self.push_mm[1]
+            and 0 < self.core < 1
+            and 0 < self.oedema_mm[0] <= self.oedema_mm[1]
+        ):
+            raise InputError(
+                "a tumour pushes by 0 mm or more, has a core of 0 to 1 of its radius and oedema"
+                f" about it, got {self}"
+            )
 
     def grow(self, host: Host, rng: np.random.Generator) -> Lesion:
         """See ``Pathology``."""
@@ -59,7 +70,10 @@ class Tumour:
         """Intensities of core and rim."""
         white, look = host.brain.mean(WHITE), host.brain.contrast
         core = filled(body.level - self.core * body.radius_mm)
-        rim, necrosis = (texture(host.grid.shape, mean * white, 0.07 * white, rng) for mean in (look.rim, look.core))
+        rim, necrosis = (
+            texture(host.grid.shape, mean * white, 0.07 * white, rng)
+            for mean in (look.rim, look.core)
+        )
         return torch.lerp(rim, necrosis, core)
 
 
@@ -71,9 +85,14 @@ def _seed(host: Host, radius: float, rng: np.random.Generator) -> Float[Tensor, 
     """
     regions = host.resectable[host.resectable > 0].unique()
     region = host.resectable == regions[int(rng.integers(len(regions)))]
-    candidates = host.points()[region & (host.tissue == WHITE) & _within(host, 0.6 * radius + _TO_SKULL_MM)]
+    candidates = host.points()[
+        region & (host.tissue == WHITE) & _within(host, 0.6 * radius + _TO_SKULL_MM)
+    ]
     if not len(candidates):
-        raise InputError(f"no white matter lies far enough from the skull for a tumour of radius {radius:.3g} mm; ask for a smaller volume")
+        raise InputError(
+            f"no white matter lies far enough from the skull for a tumour of radius {radius:.3g}"
+            " mm; ask for a smaller volume"
+        )
     return candidates[int(rng.integers(len(candidates)))]
 
 
@@ -81,15 +100,29 @@ def _within(host: Host, depth_mm: float) -> Bool[Tensor, "*shape"]:
     """Voxels deeper than ``depth_mm`` below the skull."""
     from scipy.ndimage import distance_transform_edt
 
-    return torch.from_numpy(distance_transform_edt((host.tissue > 0).numpy(), sampling=host.grid.spacing) > depth_mm)
+    return torch.from_numpy(
+        distance_transform_edt((host.tissue > 0).numpy(), sampling=host.grid.spacing) > depth_mm
+    )
 
 
-def _oedema(host: Host, origin: Float[Tensor, "*shape d"], level: Float[Tensor, "*shape"], reach_mm: float, rng: np.random.Generator) -> Float[Tensor, "*shape"]:
-    """Full at the rim, none from an uneven ``reach_mm`` on; in the tissue that takes it up, where the push has left it."""
+def _oedema(
+    host: Host,
+    origin: Float[Tensor, "*shape d"],
+    level: Float[Tensor, "*shape"],
+    reach_mm: float,
+    rng: np.random.Generator,
+) -> Float[Tensor, "*shape"]:
+    """Full at the rim, none from an uneven ``reach_mm`` on; in the tissue that takes it up, where
+    the push has left it.
+    """
     from scipy.ndimage import gaussian_filter
 
-    uneven = reach_mm * torch.exp(0.35 * torch.tanh(RandomField.draw(rng, 15.0, ndim=host.grid.ndim)(host.points())[..., 0]))
+    uneven = reach_mm * torch.exp(
+        0.35 * torch.tanh(RandomField.draw(rng, 15.0, ndim=host.grid.ndim)(host.points())[..., 0])
+    )
     graded = 0.5 * (1 + torch.cos(np.pi * (level / uneven).clamp(0, 1)))
     tissue = nearest(LabelImage.from_array(host.tissue, host.grid), origin)[0]
-    takes = torch.stack([share * (tissue == kind).double() for kind, share in _SWELLING.items()]).sum(0)
+    takes = torch.stack(
+        [share * (tissue == kind).double() for kind, share in _SWELLING.items()]
+    ).sum(0)
     return graded * torch.from_numpy(gaussian_filter(takes.numpy(), 0.6))

@@ -10,7 +10,8 @@ from inrreg.stages.protocol import Stage
 
 @dataclass(frozen=True)
 class Preset:
-    """``intensity`` is applied to both images once; ``stages`` run one after the other, each from what the last one found; more folding than the limit is an outcome.
+    """``intensity`` is applied to both images once; ``stages`` run one after the other, each from
+    what the last one found; more folding than the limit is an outcome.
 
     ``find_mask`` finds the mask of an image, before ``intensity``, where none is given.
     """

@@ -13,7 +13,9 @@ from inrreg.transforms import FreeForm
 
 
 def brain() -> Preset:
-    """Brains of different people (or times), skull-stripped or not: affine first, then fine detail."""
+    """Brains of different people (or times), skull-stripped or not: affine first, then fine
+    detail.
+    """
     continuous = Registration(
         FreeForm(16.0),
         similarities=(LNCC(9.0),),
@@ -22,4 +24,9 @@ def brain() -> Preset:
         scales=(Scale(6, 40), Scale(3, 40, 8.0), Scale(1.5, 40, 4.0), Scale(1, 30, 2.0)),
         penalty_sampler=WholeGrid(2.0),
     )
-    return Preset("brain", "brain MR between subjects or times", RobustWindow(), (Start(), linear_registration("affine"), continuous))
+    return Preset(
+        "brain",
+        "brain MR between subjects or times",
+        RobustWindow(),
+        (Start(), linear_registration("affine"), continuous),
+    )

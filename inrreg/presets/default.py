@@ -9,5 +9,12 @@ from inrreg.stages.mask_alignment import MaskAlignment
 
 
 def default() -> Preset:
-    """Anything else: masks aligned as shapes where given, a rigid stage where it clearly helps, then motion that may slide."""
-    return Preset("default", "any pair", RobustWindow(), (Start(), MaskAlignment(), Guarded(linear_registration("rigid")), sliding_registration()))
+    """Anything else: masks aligned as shapes where given, a rigid stage where it clearly helps,
+    then motion that may slide.
+    """
+    return Preset(
+        "default",
+        "any pair",
+        RobustWindow(),
+        (Start(), MaskAlignment(), Guarded(linear_registration("rigid")), sliding_registration()),
+    )

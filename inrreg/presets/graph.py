@@ -8,5 +8,12 @@ from inrreg.stages.mask_alignment import MaskAlignment
 
 
 def graph() -> Preset:
-    """Discrete search alone, quick and rough: a start for stages of one's own, and correspondences."""
-    return Preset("graph", "any pair, by keypoints alone", RobustWindow(), (Start(), MaskAlignment(), GraphRegistration()))
+    """Discrete search alone, quick and rough: a start for stages of one's own, and
+    correspondences.
+    """
+    return Preset(
+        "graph",
+        "any pair, by keypoints alone",
+        RobustWindow(),
+        (Start(), MaskAlignment(), GraphRegistration()),
+    )

@@ -12,9 +12,13 @@ from inrreg.transforms import NeuralModel
 
 
 def idir() -> Preset:
-    """IDIR (Wolterink et al., MIDL 2022) in our parts, to compare with: a SIREN of 3 x 256, NCC and log Jacobian (there |det J - 1|) at 10 000 random points of the mask, 2 500 steps, no pyramid."""
+    """IDIR (Wolterink et al., MIDL 2022) in our parts, to compare with: a SIREN of 3 x 256, NCC and
+    log Jacobian (there |det J - 1|) at 10 000 random points of the mask, 2 500 steps, no pyramid.
+    """
     siren = Registration(
-        NeuralModel("siren", {"width": 256, "depth": 3, "omega": 32.0, "omega_hidden": 32.0}, scale_mm=100.0),
+        NeuralModel(
+            "siren", {"width": 256, "depth": 3, "omega": 32.0, "omega_hidden": 32.0}, scale_mm=100.0
+        ),
         similarities=(NCC(),),
         penalties=(LogJacobian(0.05),),
         optimiser=Adam(1e-5, final_fraction=1.0, betas=(0.9, 0.999), stopping=NeverStopping()),
@@ -22,4 +26,9 @@ def idir() -> Preset:
         sampler=RandomPoints(10_000),
         penalty_sampler=RandomPoints(10_000),
     )
-    return Preset("idir", "a neural method after its publication, to compare with; slow, and in need of a mask", RobustWindow(), (Start(), siren))
+    return Preset(
+        "idir",
+        "a neural method after its publication, to compare with; slow, and in need of a mask",
+        RobustWindow(),
+        (Start(), siren),
+    )

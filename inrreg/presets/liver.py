@@ -15,7 +15,18 @@ from inrreg.stages.refinement import Refinement
 
 
 def liver() -> Preset:
-    """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays; large motion, found by discrete search, that slides along its wall."""
-    continuous = replace(sliding_registration(), similarities=(LNCC(9.0, flatness=0.05),), scales=(Scale(4, 20, 8.0), Scale(2, 20, 8.0)))
-    stages = (Start(), MaskAlignment(), GraphRegistration(shrinking_searches(24.0, (1500, 1500))), Bidirectional(Refinement(continuous)))
+    """Breathing liver or upper abdomen in one scanner frame: no rigid stage, for the body stays;
+    large motion, found by discrete search, that slides along its wall.
+    """
+    continuous = replace(
+        sliding_registration(),
+        similarities=(LNCC(9.0, flatness=0.05),),
+        scales=(Scale(4, 20, 8.0), Scale(2, 20, 8.0)),
+    )
+    stages = (
+        Start(),
+        MaskAlignment(),
+        GraphRegistration(shrinking_searches(24.0, (1500, 1500))),
+        Bidirectional(Refinement(continuous)),
+    )
     return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), stages)

@@ -17,7 +17,9 @@ from inrreg.transforms import FreeForm
 
 
 def lung() -> Preset:
-    """CT of one or both lungs: their masks aligned as shapes, large motion found by discrete search, then refined both ways down to vessels. Masks are found where none are given."""
+    """CT of one or both lungs: their masks aligned as shapes, large motion found by discrete
+    search, then refined both ways down to vessels. Masks are found where none are given.
+    """
     continuous = Registration(
         FreeForm(8.0),
         similarities=(LNCC(9.0, flatness=0.15),),
@@ -27,6 +29,14 @@ def lung() -> Preset:
         penalty_sampler=WholeGrid(5.0),
         mask_margin_mm=4.0,
     )
-    search = GraphRegistration(shrinking_searches((24.0, 24.0, 40.0)))  # what moves farthest moves up and down, with the diaphragm
-    stages = (Start(), MaskAlignment(), search, Bidirectional(Refinement(continuous), lattice_mm=5.0))
-    return Preset("lung", "lung CT, breathing or follow-up", Window(-1000, 200), stages, find_mask=lung_mask)
+    # what moves farthest moves up and down, with the diaphragm
+    search = GraphRegistration(shrinking_searches((24.0, 24.0, 40.0)))
+    stages = (
+        Start(),
+        MaskAlignment(),
+        search,
+        Bidirectional(Refinement(continuous), lattice_mm=5.0),
+    )
+    return Preset(
+        "lung", "lung CT, breathing or follow-up", Window(-1000, 200), stages, find_mask=lung_mask
+    )

@@ -25,4 +25,12 @@ def sliding_registration() -> Registration:
 
 def linear_registration(kind: Literal["rigid", "affine"]) -> Registration:
     """By mutual information, for contrasts may differ in kind."""
-    return Registration(LinearModel(kind), similarities=(NMI(),), optimiser=Adam(0.5), scales=(Scale(8, 60), Scale(4, 40)), sampler=WholeGrid(6.0), mask_margin_mm=8.0, name=kind)
+    return Registration(
+        LinearModel(kind),
+        similarities=(NMI(),),
+        optimiser=Adam(0.5),
+        scales=(Scale(8, 60), Scale(4, 40)),
+        sampler=WholeGrid(6.0),
+        mask_margin_mm=8.0,
+        name=kind,
+    )

@@ -14,7 +14,11 @@ from inrreg.transforms import FreeForm
 
 
 def pathology() -> Preset:
-    """Before and after: resection, tumour, new tissue. Affine first, then motion there and back beside a mask of what has no counterpart, which motion leaves out."""
+    """Before and after: resection, tumour, new tissue.
+
+    Affine first, then motion there and back beside a mask of what has no counterpart, which motion
+    leaves out.
+    """
     continuous = Registration(
         FreeForm(16.0),
         similarities=(LNCC(9.0),),
@@ -23,5 +27,14 @@ def pathology() -> Preset:
         scales=(Scale(8, 40), Scale(4, 40, 8.0), Scale(2, 30), Scale(2, 20)),
         penalty_sampler=WholeGrid(4.0),
     )
-    stages = (Start(), linear_registration("affine"), NonCorrespondence(continuous, survey=continuous.scales[:3]))
-    return Preset("pathology", "one patient before and after: resection, tumour, new tissue", RobustWindow(), stages)
+    stages = (
+        Start(),
+        linear_registration("affine"),
+        NonCorrespondence(continuous, survey=continuous.scales[:3]),
+    )
+    return Preset(
+        "pathology",
+        "one patient before and after: resection, tumour, new tissue",
+        RobustWindow(),
+        stages,
+    )

@@ -17,24 +17,44 @@ ABSENT = "#ffb000"
 COVER = 0.55
 """How far that colour covers the image at a probability of 1."""
 
-CHANGE = LinearSegmentedColormap.from_list("change", ["#7fd0ff", "#2f6f9f", "#141517", "#a3502a", "#ffc08f"])
-"""Blue where the fixed image is darker than the warped one, black where it is as bright, orange where it is brighter."""
+CHANGE = LinearSegmentedColormap.from_list(
+    "change", ["#7fd0ff", "#2f6f9f", "#141517", "#a3502a", "#ffc08f"]
+)
+"""Blue where the fixed image is darker than the warped one, black where it is as bright, orange
+where it is brighter.
+"""
 
 
-def change_map(fixed: Image, change: Change, mask: Image | None = None, at: ArrayLike | None = None) -> Figure:
-    """The fixed image with the mask of what has no counterpart over it, and below the change of intensity.
+def change_map(
+    fixed: Image, change: Change, mask: Image | None = None, at: ArrayLike | None = None
+) -> Figure:
+    """The fixed image with the mask of what has no counterpart over it, and below the change of
+    intensity.
 
-    Cut through the middle of the largest piece that was found; where that is nothing, through ``at``, else the middle of ``mask``.
+    Cut through the middle of the largest piece that was found; where that is nothing, through
+    ``at``, else the middle of ``mask``.
 
     Raises:
         FrameError: the change does not lie on the grid of ``fixed``.
     """
     for image in (change.non_correspondence, change.appearance_change):
         if not image.grid.same_as(fixed.grid):
-            raise FrameError(f"{image.name}: the figure needs it on the fixed grid {fixed.grid}, it lies on {image.grid}; resample it first")
-    absent, added = (image.data[0].detach().cpu().numpy() for image in (change.non_correspondence, change.appearance_change))
+            raise FrameError(
+                f"{image.name}: the figure needs it on the fixed grid {fixed.grid}, it lies on"
+                f" {image.grid}; resample it first"
+            )
+    absent, added = (
+        image.data[0].detach().cpu().numpy()
+        for image in (change.non_correspondence, change.appearance_change)
+    )
     found = _largest(change.non_correspondence)
-    point = middle_of(fixed.grid, found) if found is not None else middle_of(fixed.grid, mask) if at is None else at
+    point = (
+        middle_of(fixed.grid, found)
+        if found is not None
+        else middle_of(fixed.grid, mask)
+        if at is None
+        else at
+    )
     planes = planes_of(fixed.grid, point)
     values = fixed.data[0].detach().cpu().numpy()
     low, high = np.percentile(values[region(mask, fixed.grid)], [1, 99.5])

@@ -1,6 +1,9 @@
-"""The figures of a report. Each function returns a matplotlib figure of its own and touches no global state.
+"""The figures of a report.
 
-Slices share one scale in mm and lie in the radiological convention (see ``planes``); ``mask == 1`` means "use this".
+Each function returns a matplotlib figure of its own and touches no global state.
+
+Slices share one scale in mm and lie in the radiological convention (see ``planes``); ``mask == 1``
+means "use this".
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +26,15 @@ from torch import Tensor
 from inrreg.core.errors import FrameError, InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.report.panels import FONT, INK, PLATE, draw_colour_bar, draw_rows, empty_rows, new_figure
+from inrreg.report.panels import (
+    FONT,
+    INK,
+    PLATE,
+    draw_colour_bar,
+    draw_rows,
+    empty_rows,
+    new_figure,
+)
 from inrreg.report.planes import Plane, middle_of, planes_of, region
 
 FOLDED = "#ff2bd6"
@@ -32,17 +43,23 @@ FOLDED = "#ff2bd6"
 SERIES = ("#3f86c6", "#d9792b", "#3f9d74", "#a06cc4", "#c9586f", "#8a8d3a")
 """Line colours that read on white and on black."""
 
-EXPANSION = LinearSegmentedColormap.from_list("expansion", ["#a9d6ff", "#4a9be0", "#1f4b73", "#1a1b1d", "#75331b", "#e07b45", "#ffd3b5"])
+EXPANSION = LinearSegmentedColormap.from_list(
+    "expansion", ["#a9d6ff", "#4a9be0", "#1f4b73", "#1a1b1d", "#75331b", "#e07b45", "#ffd3b5"]
+)
 """Blue where tissue shrinks, black where it keeps its volume, orange where it grows."""
 
 DIMMED = 0.35
 """What is left of a colour outside the mask."""
 
 HEADROOM = 0.2
-"""How far a display window reaches above the 99.5th percentile, so that bright tissue outside a mask keeps its outlines."""
+"""How far a display window reaches above the 99.5th percentile, so that bright tissue outside a
+mask keeps its outlines.
+"""
 
 SAME_WINDOW = 0.25
-"""Two display windows whose ends differ by less than this part of their width become one: two scans of a kind."""
+"""Two display windows whose ends differ by less than this part of their width become one: two scans
+of a kind.
+"""
 
 SAMPLE = 1 << 17
 """Voxels looked at for a percentile."""
@@ -51,35 +68,64 @@ NODE_MM, NODES = 2.0, 100
 """Distance of the nodes along a line of the warped grid, and about how many there are at most."""
 
 
-def three_planes(fixed: Image, moving_on_fixed: Image, warped: Image, at: ArrayLike | None = None, mask: Image | None = None) -> Figure:
-    """Fixed (cyan) over moving (red) before and after the registration, grey where they agree; all three on the fixed grid.
+def three_planes(
+    fixed: Image,
+    moving_on_fixed: Image,
+    warped: Image,
+    at: ArrayLike | None = None,
+    mask: Image | None = None,
+) -> Figure:
+    """Fixed (cyan) over moving (red) before and after the registration, grey where they agree; all
+    three on the fixed grid.
 
-    Cut through the world point ``at`` (mm), else the middle of ``mask``. Each image is windowed from the first percentile of its
-    values within the mask to somewhat above the 99.5th. Of several channels the first is shown.
+    Cut through the world point ``at`` (mm), else the middle of ``mask``. Each image is windowed
+    from the first percentile of its values within the mask to somewhat above the 99.5th. Of several
+    channels the first is shown.
 
     Raises:
         FrameError: the images do not lie on one grid.
     """
     planes = _planes(fixed.grid, at, mask)
     reference, before, after = _windowed_slices(planes, fixed, moving_on_fixed, warped, mask)
-    overlays = {label: [np.stack([m, f, f], -1) for m, f in zip(moving, reference, strict=True)] for label, moving in (("before", before), ("after", after))}
+    overlays = {
+        label: [np.stack([m, f, f], -1) for m, f in zip(moving, reference, strict=True)]
+        for label, moving in (("before", before), ("after", after))
+    }
     return draw_rows(planes, overlays)[0]
 
 
-def difference_planes(fixed: Image, moving_on_fixed: Image, warped: Image, at: ArrayLike | None = None, mask: Image | None = None) -> Figure:
-    """Fixed minus moving before and after the registration, each in its display window: mid-grey where they agree. Arguments as in ``three_planes``.
+def difference_planes(
+    fixed: Image,
+    moving_on_fixed: Image,
+    warped: Image,
+    at: ArrayLike | None = None,
+    mask: Image | None = None,
+) -> Figure:
+    """Fixed minus moving before and after the registration, each in its display window: mid-grey
+    where they agree. Arguments as in ``three_planes``.
 
     Raises:
         FrameError: the images do not lie on one grid.
     """
     planes = _planes(fixed.grid, at, mask)
     reference, before, after = _windowed_slices(planes, fixed, moving_on_fixed, warped, mask)
-    differences = {label: [np.stack([0.5 + (f - m) / 2] * 3, -1) for m, f in zip(moving, reference, strict=True)] for label, moving in (("before", before), ("after", after))}
+    differences = {
+        label: [
+            np.stack([0.5 + (f - m) / 2] * 3, -1) for m, f in zip(moving, reference, strict=True)
+        ]
+        for label, moving in (("before", before), ("after", after))
+    }
     return draw_rows(planes, differences)[0]
 
 
-def jacobian_map(determinant: Float[Tensor, "*shape"], grid: Grid, mask: Image | None = None, at: ArrayLike | None = None) -> Figure:
-    """The logarithm of the Jacobian determinant: blue shrinks, orange grows, folded voxels (determinant <= 0) in one loud colour, dimmed outside the mask.
+def jacobian_map(
+    determinant: Float[Tensor, "*shape"],
+    grid: Grid,
+    mask: Image | None = None,
+    at: ArrayLike | None = None,
+) -> Figure:
+    """The logarithm of the Jacobian determinant: blue shrinks, orange grows, folded voxels
+    (determinant <= 0) in one loud colour, dimmed outside the mask.
 
     Raises:
         FrameError: the determinant or the mask does not lie on ``grid``.
@@ -90,15 +136,42 @@ def jacobian_map(determinant: Float[Tensor, "*shape"], grid: Grid, mask: Image |
     limit = max(float(np.percentile(magnitude, 99.5)) if magnitude.size else 0.0, 0.05)
     planes = _planes(grid, at, mask)
     slices = [plane.pixels(np.where(folded, 1.0, det)) for plane in planes]
-    figure, ax = _map(planes, [np.log(values) for values in slices], Normalize(-limit, limit), EXPANSION, "log Jacobian determinant", "both", inside, folded)
+    figure, ax = _map(
+        planes,
+        [np.log(values) for values in slices],
+        Normalize(-limit, limit),
+        EXPANSION,
+        "log Jacobian determinant",
+        "both",
+        inside,
+        folded,
+    )
     if (folded & inside).any():
-        key = Patch(color=FOLDED, label=f"folded\n{100 * (folded & inside).sum() / inside.sum():.3g} %")
-        ax.legend(handles=[key], loc="upper left", bbox_to_anchor=(0, -0.08), frameon=False, fontsize=FONT - 1, labelcolor=INK, handlelength=1.0, borderpad=0, borderaxespad=0)
+        key = Patch(
+            color=FOLDED, label=f"folded\n{100 * (folded & inside).sum() / inside.sum():.3g} %"
+        )
+        ax.legend(
+            handles=[key],
+            loc="upper left",
+            bbox_to_anchor=(0, -0.08),
+            frameon=False,
+            fontsize=FONT - 1,
+            labelcolor=INK,
+            handlelength=1.0,
+            borderpad=0,
+            borderaxespad=0,
+        )
     return figure
 
 
-def displacement_map(displacement: Float[Tensor, "*shape d"], grid: Grid, mask: Image | None = None, at: ArrayLike | None = None) -> Figure:
-    """The length of the displacement in mm, dimmed outside the mask; the scale ends at the 99.5th percentile within it.
+def displacement_map(
+    displacement: Float[Tensor, "*shape d"],
+    grid: Grid,
+    mask: Image | None = None,
+    at: ArrayLike | None = None,
+) -> Figure:
+    """The length of the displacement in mm, dimmed outside the mask; the scale ends at the 99.5th
+    percentile within it.
 
     Raises:
         FrameError: the displacement or the mask does not lie on ``grid``.
@@ -108,11 +181,26 @@ def displacement_map(displacement: Float[Tensor, "*shape d"], grid: Grid, mask: 
     limit = max(float(np.percentile(lengths, 99.5)) if lengths.size else 0.0, 0.1)
     planes = _planes(grid, at, mask)
     slices = [np.linalg.norm(plane.pixels(u), axis=-1) for plane in planes]
-    return _map(planes, slices, Normalize(0.0, limit), matplotlib.colormaps["magma"], "displacement (mm)", "max", inside)[0]
+    return _map(
+        planes,
+        slices,
+        Normalize(0.0, limit),
+        matplotlib.colormaps["magma"],
+        "displacement (mm)",
+        "max",
+        inside,
+    )[0]
 
 
-def warped_grid(displacement: Float[Tensor, "*shape d"], grid: Grid, mask: Image | None = None, at: ArrayLike | None = None, spacing_mm: float = 8.0) -> Figure:
-    """Lines of the fixed grid about ``spacing_mm`` apart where the map takes them, seen in the plane and without the mean displacement; paler outside the mask.
+def warped_grid(
+    displacement: Float[Tensor, "*shape d"],
+    grid: Grid,
+    mask: Image | None = None,
+    at: ArrayLike | None = None,
+    spacing_mm: float = 8.0,
+) -> Figure:
+    """Lines of the fixed grid about ``spacing_mm`` apart where the map takes them, seen in the
+    plane and without the mean displacement; paler outside the mask.
 
     Raises:
         FrameError: the displacement or the mask does not lie on ``grid``.
@@ -127,27 +215,43 @@ def warped_grid(displacement: Float[Tensor, "*shape d"], grid: Grid, mask: Image
 
 
 def convergence(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """The loss (dark) and its terms against the iteration, one panel a stage, a line where the level changes.
+    """The loss (dark) and its terms against the iteration, one panel a stage, a line where the
+    level changes.
 
-    ``history`` holds ``{"stage": str, "level": mm, "iteration": int, "loss": float, "terms": {name: value}}`` in the order of the run.
+    ``history`` holds ``{"stage": str, "level": mm, "iteration": int, "loss": float, "terms": {name:
+    value}}`` in the order of the run.
 
     Raises:
         InputError: the history is empty.
     """
     if not history:
-        raise InputError("convergence(): the history is empty; leave the figure out where no iteration was recorded")
-    stages = [(name, list(entries)) for name, entries in groupby(history, key=lambda entry: entry["stage"])]
+        raise InputError(
+            "convergence(): the history is empty; leave the figure out where no iteration was"
+            " recorded"
+        )
+    stages = [
+        (name, list(entries))
+        for name, entries in groupby(history, key=lambda entry: entry["stage"])
+    ]
     names = sorted({term for entry in history for term in entry.get("terms", {})})
     colours = {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
     figure = new_figure(10.0, 3.1)
     shares = np.sqrt([len(entries) for _, entries in stages])
     left, gap = 0.6, 0.6
     widths = (figure.get_figwidth() - left - gap * (len(stages) - 1) - 0.1) * shares / shares.sum()
-    for start, width, (name, entries) in zip(left + np.concatenate([[0], np.cumsum(widths + gap)[:-1]]), widths, stages, strict=True):
+    for start, width, (name, entries) in zip(
+        left + np.concatenate([[0], np.cumsum(widths + gap)[:-1]]), widths, stages, strict=True
+    ):
         ax = figure.add_axes((start / 10.0, 0.78 / 3.1, width / 10.0, 1.95 / 3.1))
         _draw_stage(ax, entries, colours)
         ax.set_title(name, loc="left", color=INK, fontsize=FONT, pad=16, parse_math=False)
-    handles = [Line2D([], [], color=INK, linewidth=1.6, label="loss"), *(Line2D([], [], color=colour, linewidth=1.2, label=name.replace("$", r"\$")) for name, colour in colours.items())]
+    handles = [
+        Line2D([], [], color=INK, linewidth=1.6, label="loss"),
+        *(
+            Line2D([], [], color=colour, linewidth=1.2, label=name.replace("$", r"\$"))
+            for name, colour in colours.items()
+        ),
+    ]
     figure.legend(
         handles=handles,
         loc="lower left",
@@ -164,21 +268,44 @@ def convergence(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def landmark_histogram(errors_before: ArrayLike, errors_after: ArrayLike) -> Figure:
-    """How many landmarks have which error (mm) before (outline) and after (filled) the registration, with both medians.
+    """How many landmarks have which error (mm) before (outline) and after (filled) the
+    registration, with both medians.
 
     Raises:
         InputError: there are no errors.
     """
-    before, after = (np.asarray(errors, dtype=float).ravel() for errors in (errors_before, errors_after))
+    before, after = (
+        np.asarray(errors, dtype=float).ravel() for errors in (errors_before, errors_after)
+    )
     if not before.size or not after.size:
-        raise InputError("landmark_histogram(): there are no landmark errors; leave the figure out where no landmarks were given")
+        raise InputError(
+            "landmark_histogram(): there are no landmark errors; leave the figure out where no"
+            " landmarks were given"
+        )
     bins = np.linspace(0, max(before.max(), after.max(), 1e-3) * 1.0001, 31).tolist()
     figure = new_figure(10.0, 2.7)
     ax = figure.add_axes((0.06, 0.2, 0.93, 0.68))
-    ax.hist(after, bins, color=SERIES[0], alpha=0.85, label=f"after, median {np.median(after):.3g} mm")
-    ax.hist(before, bins, histtype="step", color=INK, linewidth=1.2, label=f"before, median {np.median(before):.3g} mm")
+    ax.hist(
+        after, bins, color=SERIES[0], alpha=0.85, label=f"after, median {np.median(after):.3g} mm"
+    )
+    ax.hist(
+        before,
+        bins,
+        histtype="step",
+        color=INK,
+        linewidth=1.2,
+        label=f"before, median {np.median(before):.3g} mm",
+    )
     for errors, colour in ((before, INK), (after, SERIES[0])):
-        ax.plot(float(np.median(errors)), 1.0, marker="v", markersize=6, color=colour, transform=ax.get_xaxis_transform(), clip_on=False)
+        ax.plot(
+            float(np.median(errors)),
+            1.0,
+            marker="v",
+            markersize=6,
+            color=colour,
+            transform=ax.get_xaxis_transform(),
+            clip_on=False,
+        )
     _plain(ax, "landmark error (mm)", "landmarks")
     ax.set_xlim(0, bins[-1])
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -190,22 +317,40 @@ def _planes(grid: Grid, at: ArrayLike | None, mask: Image | None) -> list[Plane]
     return planes_of(grid, middle_of(grid, mask) if at is None else at)
 
 
-def _windowed_slices(planes: Sequence[Plane], fixed: Image, moving_on_fixed: Image, warped: Image, mask: Image | None) -> list[list[NDArray]]:
-    """For each of the three images its slices in its display window, 0 ... 1; both moving ones in the window of the warped one, so that they compare."""
+def _windowed_slices(
+    planes: Sequence[Plane], fixed: Image, moving_on_fixed: Image, warped: Image, mask: Image | None
+) -> list[list[NDArray]]:
+    """For each of the three images its slices in its display window, 0 ...
+
+    1; both moving ones in the window of the warped one, so that they compare.
+    """
     for image in (moving_on_fixed, warped):
         if not image.grid.same_as(fixed.grid):
-            raise FrameError(f"{image.name}: the figure needs all images on the fixed grid {fixed.grid}, this one lies on {image.grid}; resample it first")
+            raise FrameError(
+                f"{image.name}: the figure needs all images on the fixed grid {fixed.grid}, this"
+                f" one lies on {image.grid}; resample it first"
+            )
     inside = region(mask, fixed.grid)
     values = [image.data[0].detach().cpu().numpy() for image in (fixed, moving_on_fixed, warped)]
     of_fixed, of_warped = (_window(values[i], inside, mask is None) for i in (0, 2))
     windows = np.array([of_fixed, of_warped, of_warped])
     if np.ptp(windows, axis=0).max() < SAME_WINDOW * np.diff(windows).min():
         windows[:] = windows[:, 0].min(), windows[:, 1].max()
-    return [[((np.nan_to_num(plane.pixels(volume)) - low) / (high - low)).clip(0, 1) for plane in planes] for volume, (low, high) in zip(values, windows, strict=True)]
+    return [
+        [
+            ((np.nan_to_num(plane.pixels(volume)) - low) / (high - low)).clip(0, 1)
+            for plane in planes
+        ]
+        for volume, (low, high) in zip(values, windows, strict=True)
+    ]
 
 
-def _window(values: NDArray, inside: NDArray[np.bool_], leave_out_background: bool) -> tuple[float, float]:
-    """First to 99.5th percentile and ``HEADROOM`` above it; without a mask of all that is not the flat background (the smallest value)."""
+def _window(
+    values: NDArray, inside: NDArray[np.bool_], leave_out_background: bool
+) -> tuple[float, float]:
+    """First to 99.5th percentile and ``HEADROOM`` above it; without a mask of all that is not the
+    flat background (the smallest value).
+    """
     seen = _sample(values, inside & np.isfinite(values))
     if leave_out_background and seen.size and np.ptp(seen) > 0:
         seen = seen[seen > seen.min()]
@@ -216,17 +361,29 @@ def _window(values: NDArray, inside: NDArray[np.bool_], leave_out_background: bo
 def _sample(values: NDArray, chosen: NDArray[np.bool_]) -> NDArray:
     """At most ``SAMPLE`` of the chosen voxels, evenly drawn: enough for a percentile."""
     index = np.flatnonzero(chosen)
-    return values.reshape(chosen.size, *values.shape[chosen.ndim :])[index[:: -(-len(index) // SAMPLE) or 1]]
+    return values.reshape(chosen.size, *values.shape[chosen.ndim :])[
+        index[:: -(-len(index) // SAMPLE) or 1]
+    ]
 
 
 def _on_grid(values: Tensor, grid: Grid, trailing: tuple[int, ...] = ()) -> NDArray:
     if tuple(values.shape) != (*grid.shape, *trailing):
-        raise FrameError(f"a map of shape {tuple(values.shape)} does not lie on {grid}; expected {(*grid.shape, *trailing)}")
+        raise FrameError(
+            f"a map of shape {tuple(values.shape)} does not lie on {grid}; expected"
+            f" {(*grid.shape, *trailing)}"
+        )
     return values.detach().cpu().numpy()
 
 
 def _map(
-    planes: Sequence[Plane], slices: Sequence[NDArray], norm: Normalize, colours: Colormap, label: str, extend: str, inside: NDArray[np.bool_], folded: NDArray[np.bool_] | None = None
+    planes: Sequence[Plane],
+    slices: Sequence[NDArray],
+    norm: Normalize,
+    colours: Colormap,
+    label: str,
+    extend: str,
+    inside: NDArray[np.bool_],
+    folded: NDArray[np.bool_] | None = None,
 ) -> tuple[Figure, Axes]:
     """One row of coloured slices with a colour bar; returns the figure and the axes of the bar."""
     panels = []
@@ -239,40 +396,73 @@ def _map(
     return figure, draw_colour_bar(figure, axes[0], norm, colours, label, extend)
 
 
-def _draw_lattice(ax: Axes, plane: Plane, u: NDArray[np.float64], inside: NDArray[np.bool_], spacing_mm: float) -> None:
-    """Both families of lines of one plane, displaced by the in-plane part of ``u`` ``[rows, columns, d]``."""
+def _draw_lattice(
+    ax: Axes, plane: Plane, u: NDArray[np.float64], inside: NDArray[np.bool_], spacing_mm: float
+) -> None:
+    """Both families of lines of one plane, displaced by the in-plane part of ``u`` ``[rows,
+    columns, d]``.
+    """
     ax.set_axis_on()
     ax.set(frame_on=True, facecolor=PLATE)
     ax.spines[:].set_visible(False)
     dx, dy = (float(plane.grid.spacing[a]) for a in plane.axes)
-    y, x = np.meshgrid((np.arange(u.shape[0]) + 0.5) * dy, (np.arange(u.shape[1]) + 0.5) * dx, indexing="ij")
+    y, x = np.meshgrid(
+        (np.arange(u.shape[0]) + 0.5) * dy, (np.arange(u.shape[1]) + 0.5) * dx, indexing="ij"
+    )
     nodes = np.stack([x, y], -1) + np.stack([u @ direction for direction in plane.directions], -1)
-    for lines, shown, across, along in ((nodes, inside, dy, dx), (nodes.swapaxes(0, 1), inside.T, dx, dy)):
-        between, thin = max(round(spacing_mm / across), 1), max(round(NODE_MM / along), lines.shape[1] // NODES, 1)
+    for lines, shown, across, along in (
+        (nodes, inside, dy, dx),
+        (nodes.swapaxes(0, 1), inside.T, dx, dy),
+    ):
+        between, thin = (
+            max(round(spacing_mm / across), 1),
+            max(round(NODE_MM / along), lines.shape[1] // NODES, 1),
+        )
         chosen = np.s_[(len(lines) - 1) % between // 2 :: between, ::thin]
         hidden = np.where(shown[chosen][..., None], lines[chosen], np.nan)
         if not shown[chosen].all():
-            ax.add_collection(LineCollection(list(lines[chosen]), colors="white", linewidths=0.6, alpha=0.3))
+            ax.add_collection(
+                LineCollection(list(lines[chosen]), colors="white", linewidths=0.6, alpha=0.3)
+            )
         ax.add_collection(LineCollection(list(hidden), colors="white", linewidths=0.7, alpha=0.9))
 
 
 def _draw_stage(ax: Axes, entries: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
-    """Loss and terms of one stage against a running iteration; each level is named where it begins."""
+    """Loss and terms of one stage against a running iteration; each level is named where it
+    begins.
+    """
     steps = np.array([entry["iteration"] for entry in entries])
     restarts = np.concatenate([[0], np.where(np.diff(steps) <= 0, 1 - np.diff(steps), 0)]).cumsum()
     iterations = steps + restarts
     for name, colour in colours.items():
-        values = np.array([entry.get("terms", {}).get(name, np.nan) for entry in entries], dtype=float)
+        values = np.array(
+            [entry.get("terms", {}).get(name, np.nan) for entry in entries], dtype=float
+        )
         if np.isfinite(values).any():
             ax.plot(iterations, values, color=colour, linewidth=1.2)
-    ax.plot(iterations, np.array([entry["loss"] for entry in entries], dtype=float), color=INK, linewidth=1.6, zorder=1.5)
+    ax.plot(
+        iterations,
+        np.array([entry["loss"] for entry in entries], dtype=float),
+        color=INK,
+        linewidth=1.6,
+        zorder=1.5,
+    )
     levels = [entry.get("level") for entry in entries]
     for index, level in enumerate(levels):
         if level is None or (index and level == levels[index - 1]):
             continue
         if index:
             ax.axvline(float(iterations[index]), color=INK, alpha=0.3, linewidth=0.8)
-        ax.annotate(f"{level:g} mm", (float(iterations[index]), 1), (2, 3), ("data", "axes fraction"), textcoords="offset points", color=INK, alpha=0.7, fontsize=FONT - 1.5)
+        ax.annotate(
+            f"{level:g} mm",
+            (float(iterations[index]), 1),
+            (2, 3),
+            ("data", "axes fraction"),
+            textcoords="offset points",
+            color=INK,
+            alpha=0.7,
+            fontsize=FONT - 1.5,
+        )
     _plain(ax, "iteration", "")
     ax.margins(x=0)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))

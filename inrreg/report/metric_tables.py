@@ -1,4 +1,6 @@
-"""From the nested numbers of ``metrics.json`` to tables that read: a row for every leaf, its unit from the key's suffix, "not measured" where nothing is."""
+"""From the nested numbers of ``metrics.json`` to tables that read: a row for every leaf, its unit
+from the key's suffix, "not measured" where nothing is.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -63,26 +65,58 @@ NAMES = {
 
 
 def metric_tables(metrics: Mapping[str, Any]) -> list[Table]:
-    """The tables of ``metrics`` as it stands in ``metrics.json``; schema and outcome, which the page shows elsewhere, are left out."""
-    sections = dict.fromkeys(EXPECTED) | {name: value for name, value in metrics.items() if isinstance(value, Mapping) and name not in (*COST, "outcome")}
-    tables = [table for name, value in sections.items() for table in _section(SECTIONS.get(name, _words(name)), value)]
+    """The tables of ``metrics`` as it stands in ``metrics.json``; schema and outcome, which the
+    page shows elsewhere, are left out.
+    """
+    sections = dict.fromkeys(EXPECTED) | {
+        name: value
+        for name, value in metrics.items()
+        if isinstance(value, Mapping) and name not in (*COST, "outcome")
+    }
+    tables = [
+        table
+        for name, value in sections.items()
+        for table in _section(SECTIONS.get(name, _words(name)), value)
+    ]
     cost = [row for name in COST if name in metrics for row in _rows(name, metrics[name])]
-    others = [row for name, value in metrics.items() if name not in (*sections, *COST, "schema", "outcome", "stages") for row in _rows(name, value)]
+    others = [
+        row
+        for name, value in metrics.items()
+        if name not in (*sections, *COST, "schema", "outcome", "stages")
+        for row in _rows(name, value)
+    ]
     stages = [_stage(stage) for stage in metrics.get("stages") or ()]
-    return tables + [Table(heading, rows) for heading, rows in (("Stages", stages), ("Time and memory", cost), ("Other", others)) if rows]
+    return tables + [
+        Table(heading, rows)
+        for heading, rows in (("Stages", stages), ("Time and memory", cost), ("Other", others))
+        if rows
+    ]
 
 
 def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """Outcome, run time, folding and landmark error: what a reader wants first."""
     jacobian, landmarks = metrics.get("jacobian") or {}, metrics.get("landmarks") or {}
     errors = landmarks.get("all") or landmarks
-    initial = next((errors[key] for key in ("initial_mean_mm", "initial_mm") if errors.get(key) is not None), None)
+    initial = next(
+        (errors[key] for key in ("initial_mean_mm", "initial_mm") if errors.get(key) is not None),
+        None,
+    )
     least = jacobian.get("min")
     return [
         Row("Outcome", outcome_label(metrics)),
         _duration(_total_seconds(metrics)),
-        Row("Folded voxels", jacobian.get("folded_percent"), "%", "" if least is None else f"smallest determinant {format_value(least)}"),
-        Row("Mean landmark error", errors.get("mean_mm"), "mm", "" if initial is None else f"before registration {format_value(initial)} mm"),
+        Row(
+            "Folded voxels",
+            jacobian.get("folded_percent"),
+            "%",
+            "" if least is None else f"smallest determinant {format_value(least)}",
+        ),
+        Row(
+            "Mean landmark error",
+            errors.get("mean_mm"),
+            "mm",
+            "" if initial is None else f"before registration {format_value(initial)} mm",
+        ),
     ]
 
 
@@ -93,7 +127,9 @@ def outcome_label(metrics: Mapping[str, Any]) -> str | None:
 
 
 def _section(heading: str, values: Any) -> Iterator[Table]:
-    """A table of the leaves, then one for each mapping below; "not measured" where there is nothing at all."""
+    """A table of the leaves, then one for each mapping below; "not measured" where there is nothing
+    at all.
+    """
     if not values:
         yield Table(heading, [Row("Not done in this run", None)])
         return
@@ -101,14 +137,26 @@ def _section(heading: str, values: Any) -> Iterator[Table]:
         yield Table(heading, _before_and_after(values["before"], values["after"]))
         return
     leaves = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
-    snapped = {name.removeprefix(SNAPPED): value for name, value in leaves.items() if name.startswith(SNAPPED)}
-    for title, chosen in ((heading, {name: value for name, value in leaves.items() if not name.startswith(SNAPPED)}), (f"{heading}, at voxel centres", snapped)):
+    snapped = {
+        name.removeprefix(SNAPPED): value
+        for name, value in leaves.items()
+        if name.startswith(SNAPPED)
+    }
+    for title, chosen in (
+        (heading, {name: value for name, value in leaves.items() if not name.startswith(SNAPPED)}),
+        (f"{heading}, at voxel centres", snapped),
+    ):
         if chosen:
-            yield Table(title, [row for name, value in chosen.items() for row in _rows(name, value)])
+            yield Table(
+                title, [row for name, value in chosen.items() for row in _rows(name, value)]
+            )
     for name, value in values.items():
         told = name == "groups" and list(value.values()) == [values.get("all")]
         if isinstance(value, Mapping) and value and not told:
-            yield from _section(heading if name in ("all", "groups") else f"{heading}, {name.replace('_', ' ')}", value)
+            yield from _section(
+                heading if name in ("all", "groups") else f"{heading}, {name.replace('_', ' ')}",
+                value,
+            )
 
 
 def _before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Row]:
@@ -119,22 +167,38 @@ def _before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
             rows += _rows(name, before[name])
             continue
         for when, values in (("before", before), ("after", after)):
-            rows += [row._replace(name=f"{row.name}, {when}") for row in _rows(name, values[name])] if name in values else []
+            rows += (
+                [row._replace(name=f"{row.name}, {when}") for row in _rows(name, values[name])]
+                if name in values
+                else []
+            )
     return rows
 
 
 def _rows(name: str, value: Any, unit: str = "") -> Iterator[Row]:
-    """The row of a leaf, or those of all leaves below under its name; a leaf without a unit of its own takes that of the branch."""
+    """The row of a leaf, or those of all leaves below under its name; a leaf without a unit of its
+    own takes that of the branch.
+    """
     key, own = _split_unit(name)
     if isinstance(value, Mapping):
         for below, leaf in value.items():
-            yield from (row._replace(name=f"{_words(key)}, {row.name[:1].lower()}{row.name[1:]}") for row in _rows(below, leaf, own or unit))
+            yield from (
+                row._replace(name=f"{_words(key)}, {row.name[:1].lower()}{row.name[1:]}")
+                for row in _rows(below, leaf, own or unit)
+            )
     else:
         yield Row(_words(key), _leaf(value), own or unit)
 
 
 def _split_unit(name: str) -> tuple[str, str]:
-    return next(((name.removesuffix(suffix), unit) for suffix, unit in UNITS.items() if name.endswith(suffix)), (name, ""))
+    return next(
+        (
+            (name.removesuffix(suffix), unit)
+            for suffix, unit in UNITS.items()
+            if name.endswith(suffix)
+        ),
+        (name, ""),
+    )
 
 
 def _words(key: str) -> str:
@@ -149,16 +213,33 @@ def _leaf(value: Any) -> Value:
 
 def _stage(stage: Mapping[str, Any]) -> Row:
     """Name and seconds of a stage; how it ended and all else that is told of it as the note."""
-    told = dict(_flat({name: value for name, value in stage.items() if name not in ("name", "seconds", "outcome", "message", "iterations", "landmarks")}))
+    told = dict(
+        _flat(
+            {
+                name: value
+                for name, value in stage.items()
+                if name not in ("name", "seconds", "outcome", "message", "iterations", "landmarks")
+            }
+        )
+    )
     landmarks = stage.get("landmarks") or {}
     error = (landmarks.get("all") or landmarks).get("mean_mm")
     parts = [
         str(stage.get("outcome", "")).replace("_", " ").lower(),
         f"{format_value(stage['iterations'])} iterations" if "iterations" in stage else "",
-        *(f"{row.name.lower()} {format_value(row.value)} {row.unit}".strip() for name, value in told.items() for row in _rows(name, value)),
+        *(
+            f"{row.name.lower()} {format_value(row.value)} {row.unit}".strip()
+            for name, value in told.items()
+            for row in _rows(name, value)
+        ),
         "" if error is None else f"landmark error {format_value(error)} mm",
     ]
-    return Row(str(stage.get("name", "stage")), stage.get("seconds"), "s", ", ".join(part for part in parts if part))
+    return Row(
+        str(stage.get("name", "stage")),
+        stage.get("seconds"),
+        "s",
+        ", ".join(part for part in parts if part),
+    )
 
 
 def _flat(told: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -166,7 +247,11 @@ def _flat(told: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in told.items():
         if isinstance(value, Mapping):
             yield from ((f"{leaf}_{name}", item) for leaf, item in value.items())
-        elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
+        elif (
+            isinstance(value, Sequence)
+            and value
+            and all(isinstance(item, Mapping) for item in value)
+        ):
             yield from ((leaf, [item.get(leaf) for item in value]) for leaf in value[0])
         else:
             yield name, value
@@ -178,7 +263,11 @@ def _total_seconds(metrics: Mapping[str, Any]) -> float | None:
     if isinstance(time, Mapping):
         parts = [time["total"]] if "total" in time else list(time.values())
     else:
-        parts = [time] if time is not None else [stage.get("seconds") for stage in metrics.get("stages") or ()]
+        parts = (
+            [time]
+            if time is not None
+            else [stage.get("seconds") for stage in metrics.get("stages") or ()]
+        )
     measured = [float(part) for part in parts if isinstance(part, int | float)]
     return sum(measured) if measured else None
 
@@ -188,4 +277,7 @@ def _duration(seconds: float | None) -> Row:
     if seconds is None or seconds < 120:
         return Row("Run time", seconds, "s")
     minutes, rest = divmod(round(seconds), 60)
-    return Row("Run time", f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min")
+    return Row(
+        "Run time",
+        f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min",
+    )

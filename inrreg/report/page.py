@@ -1,4 +1,6 @@
-"""One self-contained HTML page of figures, tables and messages: own style, no script, nothing fetched, light and dark, screen and paper."""
+"""One self-contained HTML page of figures, tables and messages: own style, no script, nothing
+fetched, light and dark, screen and paper.
+"""
 
 import math
 import os
@@ -12,6 +14,8 @@ from matplotlib.figure import Figure
 
 from inrreg.core.errors import OutputError
 from inrreg.report.svg import inline_svg
+
+STYLE = Path(__file__).with_name("page.css")
 
 Value = str | int | float | bool | None
 Level = Literal["info", "warning", "error"]
@@ -62,23 +66,31 @@ def write_report(
     details: Sequence[tuple[str, str]] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the page to ``path`` and return it: title, ``lead`` sentence, the few ``summary`` values, messages, tables, figures, folded ``details`` (heading, text), provenance.
+    """Write the page to ``path`` and return it: title, ``lead`` sentence, the few ``summary``
+    values, messages, tables, figures, folded ``details`` (heading, text), provenance.
 
-    Plain tuples do as well as the named ones. Every text is escaped. The file is written beside ``path`` and renamed, so that no half page is left behind.
+    Plain tuples do as well as the named ones. Every text is escaped. The file is written beside
+    ``path`` and renamed, so that no half page is left behind.
 
     Raises:
         OutputError: the file cannot be written.
     """
     page = _PAGE.substitute(
         title=escape(title),
-        style=_STYLE,
+        style=STYLE.read_text(encoding="utf-8"),
         lead=f'<p class="lead">{escape(lead)}</p>' if lead else "",
         summary=_within('<dl class="summary">', [_summary(Row(*row)) for row in summary], "</dl>"),
         messages="\n".join(_message(Message(*message)) for message in messages),
-        tables=_within('<section class="tables">', [_table(Table(*table)) for table in tables], "</section>"),
+        tables=_within(
+            '<section class="tables">', [_table(Table(*table)) for table in tables], "</section>"
+        ),
         figures="\n".join(_plate(Plate(*plate), index) for index, plate in enumerate(figures, 1)),
         details="\n".join(_details(heading, text) for heading, text in details),
-        provenance=_within("<footer><dl>", [_entry(name, value) for name, value in (provenance or {}).items()], "</dl></footer>"),
+        provenance=_within(
+            "<footer><dl>",
+            [_entry(name, value) for name, value in (provenance or {}).items()],
+            "</dl></footer>",
+        ),
     )
     target = Path(path)
     part = target.with_name(target.name + ".part")
@@ -86,12 +98,17 @@ def write_report(
         part.write_text(page, encoding="utf-8")
         part.replace(target)
     except OSError as error:
-        raise OutputError(f"{target}: the report cannot be written ({error.strerror}); choose another folder or free some space") from error
+        raise OutputError(
+            f"{target}: the report cannot be written ({error.strerror}); choose another folder or"
+            " free some space"
+        ) from error
     return target
 
 
 def format_value(value: Value) -> str:
-    """A value for the eye: three significant digits, whole numbers in full, "not measured" for None."""
+    """A value for the eye: three significant digits, whole numbers in full, "not measured" for
+    None.
+    """
     if value is None:
         return "not measured"
     if isinstance(value, bool):
@@ -127,25 +144,35 @@ def _shown(row: Row) -> tuple[str, str, str]:
 
 def _summary(row: Row) -> str:
     state, value, unit = _shown(row)
-    return f'<div><dt>{escape(row.name)}</dt><dd{state}>{value} <span class="unit">{unit}</span></dd>{_note(row.note)}</div>'
+    return (
+        f"<div><dt>{escape(row.name)}</dt><dd{state}>{value} <span"
+        f' class="unit">{unit}</span></dd>{_note(row.note)}</div>'
+    )
 
 
 def _table_row(row: Row) -> str:
     state, value, unit = _shown(row)
-    return f'<tr><th scope="row">{escape(row.name)}{_note(row.note)}</th><td{state}>{value}</td><td>{unit}</td></tr>'
+    name = f'<th scope="row">{escape(row.name)}{_note(row.note)}</th>'
+    return f"<tr>{name}<td{state}>{value}</td><td>{unit}</td></tr>"
 
 
 def _message(message: Message) -> str:
-    return f'<p class="message {escape(message.level)}"><b>{escape(message.level.capitalize())}</b> {escape(message.text)}</p>'
+    return (
+        f'<p class="message {escape(message.level)}"><b>{escape(message.level.capitalize())}</b>'
+        f" {escape(message.text)}</p>"
+    )
 
 
 def _table(table: Table) -> str:
-    return f"<table><caption>{escape(table.heading)}</caption><tbody>{''.join(_table_row(Row(*row)) for row in table.rows)}</tbody></table>"
+    rows = "".join(_table_row(Row(*row)) for row in table.rows)
+    caption = f"<caption>{escape(table.heading)}</caption>"
+    return f"<table>{caption}<tbody>{rows}</tbody></table>"
 
 
 def _plate(plate: Plate, index: int) -> str:
     caption = f"<figcaption>{escape(plate.caption)}</figcaption>" if plate.caption else ""
-    return f"<figure><h2>{escape(plate.heading)}</h2>{inline_svg(plate.figure, plate.heading, f'f{index}')}{caption}</figure>"
+    drawing = inline_svg(plate.figure, plate.heading, f"f{index}")
+    return f"<figure><h2>{escape(plate.heading)}</h2>{drawing}{caption}</figure>"
 
 
 def _details(heading: str, text: str) -> str:
@@ -161,63 +188,13 @@ def _within(start: str, items: Sequence[str], end: str) -> str:
     return start + "\n".join(items) + end if items else ""
 
 
-_STYLE = """
-:root { color-scheme: light dark; --paper: #fdfdfc; --ink: #24292f; --muted: #6a717b; --line: #e4e4e0; --accent: #3f86c6; --good: #3f9d74; --warn: #c98a1b; --bad: #c9485b; }
-@media screen and (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #dcdfe3; --muted: #8f969f; --line: #2c3036; } }
-* { box-sizing: border-box; }
-html { background: var(--paper); color: var(--ink); font: 400 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-body { max-width: 64rem; margin: 0 auto; padding: 3.5rem 2rem 4rem; }
-h1 { font-size: 1.65rem; font-weight: 600; line-height: 1.25; letter-spacing: -0.012em; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 0.9rem; }
-small { display: block; font-size: 0.8125rem; line-height: 1.4; font-weight: 400; color: var(--muted); }
-.lead { margin: 0.5rem 0 0; color: var(--muted); max-width: 46rem; }
-.unmeasured, .summary .unmeasured { color: var(--muted); font-weight: 400; font-style: italic; }
-.summary { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1.5rem 2rem; margin: 2.25rem 0 0; padding: 1.4rem 0 1.5rem; border-block: 1px solid var(--line); }
-.summary dt { font-size: 0.8125rem; color: var(--muted); }
-.summary dd { margin: 0.1rem 0; font-size: 1.375rem; font-weight: 500; line-height: 1.3; font-variant-numeric: tabular-nums; }
-.summary .unit { font-size: 0.7em; font-weight: 400; color: var(--muted); margin-left: -0.1em; }
-.message { margin: 1rem 0 0; padding: 0.1rem 0 0.1rem 0.9rem; border-left: 3px solid var(--accent); max-width: 46rem; }
-.message.warning { border-color: var(--warn); }
-.message.error { border-color: var(--bad); }
-.tables { columns: 2 24rem; column-gap: 3.5rem; margin-top: 2.5rem; }
-table { width: 100%; border-collapse: collapse; font-size: 0.875rem; margin: 0 0 2rem; break-inside: avoid; }
-caption { text-align: left; font-size: 1.05rem; font-weight: 600; padding-bottom: 0.4rem; }
-tr { border-top: 1px solid var(--line); }
-th { font-weight: 400; text-align: left; padding: 0.28rem 1rem 0.28rem 0; }
-td { text-align: right; white-space: nowrap; padding: 0.28rem 0; vertical-align: top; font-variant-numeric: tabular-nums; }
-td + td { text-align: left; width: 2.2em; padding-left: 0.35em; color: var(--muted); }
-figure { margin: 3rem 0 0; break-inside: avoid; }
-figure svg { display: block; max-width: 100%; height: auto; }
-figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
-figure svg image { image-rendering: auto !important; }
-figcaption { margin-top: 0.8rem; font-size: 0.875rem; color: var(--muted); max-width: 46rem; }
-details { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
-details + details { margin-top: 1rem; }
-summary { cursor: pointer; font-size: 1.05rem; font-weight: 600; }
-pre { font: 0.8125rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.8rem 0 0; }
-footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; font-size: 0.8125rem; color: var(--muted); }
-footer dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: 0.2rem 2rem; margin: 0; }
-footer div { display: flex; gap: 0.6em; }
-footer dt::after { content: ":"; }
-footer dd { margin: 0; overflow-wrap: anywhere; }
-@page { margin: 16mm 15mm; }
-@media print {
-  :root { --paper: #fff; --ink: #111; --muted: #555; --line: #ccc; }
-  html { font-size: 10pt; }
-  body { max-width: none; padding: 0; }
-  table { font-size: 8pt; margin-bottom: 1.2rem; }
-  th, td { padding-block: 0.14rem; }
-  .summary, .message, tr { break-inside: avoid; }
-  details::details-content { content-visibility: visible; display: block; height: auto; }
-}
-"""
-
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <title>$title</title>
 <style>$style</style>
 </head>

@@ -15,7 +15,15 @@ from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.core.image_pair import Change
 from inrreg.report.change import change_map
-from inrreg.report.figures import convergence, difference_planes, displacement_map, jacobian_map, landmark_histogram, three_planes, warped_grid
+from inrreg.report.figures import (
+    convergence,
+    difference_planes,
+    displacement_map,
+    jacobian_map,
+    landmark_histogram,
+    three_planes,
+    warped_grid,
+)
 from inrreg.report.metric_tables import metric_tables, outcome_label, summary_rows
 from inrreg.report.page import Message, Plate, write_report
 from inrreg.report.planes import middle_of
@@ -44,9 +52,11 @@ def registration_report(
 ) -> Path:
     """Write the page of a registration to ``path`` and return it.
 
-    Images, ``displacement`` (mm, fixed to moving), ``determinant``, ``mask`` (1 = use this) and ``change`` lie on the fixed grid. ``metrics`` is what
-    ``metrics.json`` holds, ``config`` what ``config.json`` holds, ``history`` as in ``convergence``, ``landmark_errors`` the errors in mm
-    before and after. The slices are cut through the world point ``at``, else through the middle of the mask.
+    Images, ``displacement`` (mm, fixed to moving), ``determinant``, ``mask`` (1 = use this) and
+    ``change`` lie on the fixed grid. ``metrics`` is what ``metrics.json`` holds, ``config`` what
+    ``config.json`` holds, ``history`` as in ``convergence``, ``landmark_errors`` the errors in mm
+    before and after. The slices are cut through the world point ``at``, else through the middle of
+    the mask.
 
     Raises:
         FrameError: something does not lie on the fixed grid.
@@ -56,17 +66,42 @@ def registration_report(
     grid = fixed.grid
     plates = [
         *_image_plates(fixed, moving_on_fixed, warped, mask, point),
-        Plate("Displacement", displacement_map(displacement, grid, mask, point), "How far each point moves from the fixed to the moving image." + _dimmed(mask)),
-        Plate("Volume change", jacobian_map(determinant, grid, mask, point), _VOLUME_CHANGE + _dimmed(mask)),
+        Plate(
+            "Displacement",
+            displacement_map(displacement, grid, mask, point),
+            "How far each point moves from the fixed to the moving image." + _dimmed(mask),
+        ),
+        Plate(
+            "Volume change",
+            jacobian_map(determinant, grid, mask, point),
+            _VOLUME_CHANGE + _dimmed(mask),
+        ),
         Plate("Deformed grid", warped_grid(displacement, grid, mask, point), _DEFORMED_GRID),
     ]
     if change is not None:
         plates.append(Plate("Without counterpart", change_map(fixed, change, mask, point), _CHANGE))
     if landmark_errors is not None:
-        plates.append(Plate("Landmark errors", landmark_histogram(*landmark_errors), "Distance from where a fixed landmark is mapped to where it lies in the moving image."))
+        plates.append(
+            Plate(
+                "Landmark errors",
+                landmark_histogram(*landmark_errors),
+                "Distance from where a fixed landmark is mapped to where it lies in the moving"
+                " image.",
+            )
+        )
     if history:
-        plates.append(Plate("Convergence", convergence(history), "The loss and its terms in each stage, from the coarsest level to the finest; the stages have scales of their own."))
-    sentence, usable = (metrics.get("outcome") or {}).get("message") or "", outcome_label(metrics) in (*USABLE, None)
+        plates.append(
+            Plate(
+                "Convergence",
+                convergence(history),
+                "The loss and its terms in each stage, from the coarsest level to the finest; the"
+                " stages have scales of their own.",
+            )
+        )
+    sentence, usable = (
+        (metrics.get("outcome") or {}).get("message") or "",
+        outcome_label(metrics) in (*USABLE, None),
+    )
     return write_report(
         path,
         title=f"Registration of {warped.name} to {fixed.name}",
@@ -80,18 +115,42 @@ def registration_report(
     )
 
 
-_OVERLAY = "Fixed image in cyan, moving image in red: grey where they agree. Radiological convention: the patient's right on the left of the picture."
-_DIFFERENCE = "Fixed minus moving, each in its display window: mid-grey where they agree. Meaningful where both images show tissue with the same contrast."
-_VOLUME_CHANGE = "Local volume change from the fixed to the moving image: blue shrinks, black keeps its volume, orange grows; 0.7 is twice the volume, −0.7 half of it."
-_CHANGE = "Above, the fixed image with what was found to have no counterpart in the moving one; below, what is to be added to the warped image there, in units of the fixed one."
-_DEFORMED_GRID = "Lines of the fixed grid where the map takes them, seen in the plane, without the mean displacement."
+_OVERLAY = (
+    "Fixed image in cyan, moving image in red: grey where they agree. Radiological convention: the"
+    " patient's right on the left of the picture."
+)
+_DIFFERENCE = (
+    "Fixed minus moving, each in its display window: mid-grey where they agree. Meaningful where"
+    " both images show tissue with the same contrast."
+)
+_VOLUME_CHANGE = (
+    "Local volume change from the fixed to the moving image: blue shrinks, black keeps its volume,"
+    " orange grows; 0.7 is twice the volume, −0.7 half of it."
+)
+_CHANGE = (
+    "Above, the fixed image with what was found to have no counterpart in the moving one; below,"
+    " what is to be added to the warped image there, in units of the fixed one."
+)
+_DEFORMED_GRID = (
+    "Lines of the fixed grid where the map takes them, seen in the plane, without the mean"
+    " displacement."
+)
 
 
-def _image_plates(fixed: Image, moving_on_fixed: Image, warped: Image, mask: Image | None, point: NDArray[np.float64]) -> list[Plate]:
+def _image_plates(
+    fixed: Image,
+    moving_on_fixed: Image,
+    warped: Image,
+    mask: Image | None,
+    point: NDArray[np.float64],
+) -> list[Plate]:
     images = (fixed, moving_on_fixed, warped, point, mask)
     place = ", ".join(f"{round(x)}" for x in point).replace("-", "−")
     where = f" Slices through ({place}) mm RAS." if fixed.grid.ndim == 3 else ""
-    return [Plate("Before and after", three_planes(*images), _OVERLAY + where), Plate("Difference", difference_planes(*images), _DIFFERENCE)]
+    return [
+        Plate("Before and after", three_planes(*images), _OVERLAY + where),
+        Plate("Difference", difference_planes(*images), _DIFFERENCE),
+    ]
 
 
 def _dimmed(mask: Image | None) -> str:
@@ -99,4 +158,7 @@ def _dimmed(mask: Image | None) -> str:
 
 
 def _described(grid: Grid) -> str:
-    return f"{' × '.join(map(str, grid.shape))} voxels of {' × '.join(f'{h:.3g}' for h in grid.spacing)} mm"
+    return (
+        f"{' × '.join(map(str, grid.shape))} voxels of"
+        f" {' × '.join(f'{h:.3g}' for h in grid.spacing)} mm"
+    )

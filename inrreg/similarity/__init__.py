@@ -1,4 +1,7 @@
-"""C, first part: how alike the fixed and the warped image are. One measure a file; every measure is a ``Term``, lower is better."""
+"""C, first part: how alike the fixed and the warped image are.
+
+One measure a file; every measure is a ``Term``, lower is better.
+"""
 
 from inrreg.similarity.gated import GatedDistance
 from inrreg.similarity.landmark_distance import LandmarkDistance

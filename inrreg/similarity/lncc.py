@@ -1,6 +1,7 @@
 """Local normalised cross-correlation: correlation inside a small window around every site.
 
-Windows are boxes of ``window_mm``. Samples outside the masks or the images take no part in any window.
+Windows are boxes of ``window_mm``. Samples outside the masks or the images take no part in any
+window.
 """
 
 from collections.abc import Sequence
@@ -21,11 +22,14 @@ LEAST_FLATNESS = 1e-3
 
 @dataclass(frozen=True)
 class LNCC:
-    """1 - weighted mean of the signed local correlation; 0 is a perfect match. Invariant to a gain above 0 and an offset that vary slowly over the window.
+    """1 - weighted mean of the signed local correlation; 0 is a perfect match.
 
-    A window whose standard deviation is below ``flatness`` times that of the whole image counts as flat: its correlation is
-    drawn to zero, so noise in air does not vote (and a perfect match of images with flat parts stays above 0). A ``flatness``
-    below 0.001, the precision of single numbers, counts as that.
+    Invariant to a gain above 0 and an offset that vary slowly over the window.
+
+    A window whose standard deviation is below ``flatness`` times that of the whole image counts as
+    flat: its correlation is drawn to zero, so noise in air does not vote (and a perfect match of
+    images with flat parts stays above 0). A ``flatness`` below 0.001, the precision of single
+    numbers, counts as that.
 
     Raises:
         InputError: on a step whose lattices are smaller than the window.
@@ -38,20 +42,35 @@ class LNCC:
     name: str = "lncc"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        fixed, weight, radii = step.fixed(self.feature), step.weight, self.radii(step.sites.spacing, step.sites.lattice)
-        known = step.samples.kept((self, "fixed"), lambda: fixed_side(fixed, step.samples.weight, radii))
-        return 1 - correlation_sum(step.warped(self.feature), weight, known, self._floors(step)) / weight.sum().clamp(min=1e-6) / fixed.shape[1]
+        fixed, weight, radii = (
+            step.fixed(self.feature),
+            step.weight,
+            self.radii(step.sites.spacing, step.sites.lattice),
+        )
+        known = step.samples.kept(
+            (self, "fixed"), lambda: fixed_side(fixed, step.samples.weight, radii)
+        )
+        return (
+            1
+            - correlation_sum(step.warped(self.feature), weight, known, self._floors(step))
+            / weight.sum().clamp(min=1e-6)
+            / fixed.shape[1]
+        )
 
     def map(self, step: Step) -> Float[Tensor, "b c *lattice"]:
         """The local correlation in [-1, 1] at every site."""
         fixed, warped, weight = step.fixed(self.feature), step.warped(self.feature), step.weight
         radii = self.radii(step.sites.spacing, step.sites.lattice)
-        return local_correlation(fixed, warped, weight, radii, local_moments(fixed, weight, radii), self._floors(step))
+        return local_correlation(
+            fixed, warped, weight, radii, local_moments(fixed, weight, radii), self._floors(step)
+        )
 
     def _floors(self, step: Step) -> tuple[Tensor, Tensor]:
         """What is added to the variances of the fixed and of the warped image."""
         floor = max(self.flatness, LEAST_FLATNESS) ** 2
-        fixed_spread = step.samples.kept((self, "spread"), lambda: spread(step.fixed(self.feature), step.samples.weight))
+        fixed_spread = step.samples.kept(
+            (self, "spread"), lambda: spread(step.fixed(self.feature), step.samples.weight)
+        )
         return floor * fixed_spread, floor * spread(step.warped(self.feature).detach(), step.weight)
 
     def radii(self, spacing: Sequence[float], lattice: Sequence[int]) -> tuple[int, ...]:
@@ -59,14 +78,22 @@ class LNCC:
         radii = tuple(max(1, round((self.window_mm / h - 1) / 2)) for h in spacing)
         if any(n < 2 * r + 1 for n, r in zip(lattice, radii, strict=True)):
             size = tuple(2 * r + 1 for r in radii)
-            raise InputError(f"LNCC needs lattices of at least its window, {size} sites at this spacing, got {tuple(lattice)}: sample the whole grid or larger patches, or choose a smaller window_mm")
+            raise InputError(
+                f"LNCC needs lattices of at least its window, {size} sites at this spacing, got"
+                f" {tuple(lattice)}: sample the whole grid or larger patches, or choose a smaller"
+                " window_mm"
+            )
         return radii
 
 
 Moments = tuple[Tensor, Tensor, Tensor]
 
 
-def local_moments(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], radii: Sequence[int]) -> Moments:
+def local_moments(
+    values: Float[Tensor, "b c *lattice"],
+    weight: Float[Tensor, "b 1 *lattice"],
+    radii: Sequence[int],
+) -> Moments:
     """Inverse of the weight in the window, weighted mean and variance of ``values`` in it."""
     inverse = 1 / box_sum(weight, radii).clamp(min=1e-3)
     mean = box_sum(weight * values, radii) * inverse
@@ -75,9 +102,16 @@ def local_moments(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "
 
 
 def local_correlation(
-    fixed: Float[Tensor, "b c *lattice"], warped: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"], radii: Sequence[int], moments: Moments, floors: tuple[Tensor, Tensor]
+    fixed: Float[Tensor, "b c *lattice"],
+    warped: Float[Tensor, "b c *lattice"],
+    weight: Float[Tensor, "b 1 *lattice"],
+    radii: Sequence[int],
+    moments: Moments,
+    floors: tuple[Tensor, Tensor],
 ) -> Float[Tensor, "b c *lattice"]:
-    """Weighted correlation of both in the window around every site; ``floors`` are added to the two variances."""
+    """Weighted correlation of both in the window around every site; ``floors`` are added to the two
+    variances.
+    """
     inverse, mean_fixed, variance_fixed = moments
     weighted = weight * warped
     mean = box_sum(weighted, radii) * inverse
@@ -87,8 +121,15 @@ def local_correlation(
 
 
 @torch.no_grad()
-def spread(values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"]) -> Float[Tensor, "1 c *ones"]:
+def spread(
+    values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"]
+) -> Float[Tensor, "1 c *ones"]:
     """Weighted variance of the values of each channel, ``[1, c, 1, ...]``. No gradient."""
     total, first, second = channel_sums(values, weight).unbind(1)
     mean = first / total.clamp(min=1e-6)
-    return (second / total.clamp(min=1e-6) - mean.square()).clamp(min=1e-12).to(values.dtype).reshape(1, -1, *[1] * (values.ndim - 2))
+    return (
+        (second / total.clamp(min=1e-6) - mean.square())
+        .clamp(min=1e-12)
+        .to(values.dtype)
+        .reshape(1, -1, *[1] * (values.ndim - 2))
+    )

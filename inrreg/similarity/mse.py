@@ -11,12 +11,16 @@ from inrreg.objective.step import Step
 
 @dataclass(frozen=True)
 class MSE:
-    """Weighted mean over sites and channels of (fixed - warped)^2, in squared units of the feature; 0 is a perfect match."""
+    """Weighted mean over sites and channels of (fixed - warped)^2, in squared units of the feature;
+    0 is a perfect match.
+    """
 
     weight: float = 1.0
     feature: Feature = intensities
     name: str = "mse"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        squared = (step.fixed(self.feature) - step.warped(self.feature)).square().mean(1, keepdim=True)
+        squared = (
+            (step.fixed(self.feature) - step.warped(self.feature)).square().mean(1, keepdim=True)
+        )
         return (step.weight * squared).sum() / step.weight.sum().clamp(min=1e-6)

@@ -1,4 +1,6 @@
-"""Normalised mutual information (Studholme et al., Pattern Recognition 1999): images whose intensities differ in kind."""
+"""Normalised mutual information (Studholme et al., Pattern Recognition 1999): images whose
+intensities differ in kind.
+"""
 
 from dataclasses import dataclass
 
@@ -12,11 +14,13 @@ from inrreg.objective.step import Step
 
 @dataclass(frozen=True)
 class NMI:
-    """2 - (H(F) + H(W)) / H(F, W) from a joint histogram of ``bins`` cubic B-spline Parzen windows over 0 ... 1; 1 is independence.
+    """2 - (H(F) + H(W)) / H(F, W) from a joint histogram of ``bins`` cubic B-spline Parzen windows
+    over 0 ... 1; 1 is independence.
 
-    A perfect match has the least value but not 0: each value spreads over four bins, so even then one image leaves the other in
-    doubt by the entropy of that window (0.52 for values that fill 32 bins evenly). Inverting an image changes nothing.
-    The feature must be scaled to 0 ... 1 (as presets do); values beyond are clipped. Of several channels the first counts.
+    A perfect match has the least value but not 0: each value spreads over four bins, so even then
+    one image leaves the other in doubt by the entropy of that window (0.52 for values that fill 32
+    bins evenly). Inverting an image changes nothing. The feature must be scaled to 0 ... 1 (as
+    presets do); values beyond are clipped. Of several channels the first counts.
     """
 
     bins: int = 32
@@ -25,22 +29,33 @@ class NMI:
     name: str = "nmi"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        fixed = step.samples.kept((self, "fixed"), lambda: parzen(step.fixed(self.feature)[:, 0].reshape(-1), self.bins))
-        joint = joint_density(fixed * step.weight.reshape(-1, 1), parzen(step.warped(self.feature)[:, 0].reshape(-1), self.bins))
+        fixed = step.samples.kept(
+            (self, "fixed"), lambda: parzen(step.fixed(self.feature)[:, 0].reshape(-1), self.bins)
+        )
+        joint = joint_density(
+            fixed * step.weight.reshape(-1, 1),
+            parzen(step.warped(self.feature)[:, 0].reshape(-1), self.bins),
+        )
         entropies = entropy(joint.sum(0)) + entropy(joint.sum(1))
         return 2 - entropies / entropy(joint).clamp(min=1e-6)
 
 
-def joint_density(fixed: Float[Tensor, "n bins"], warped: Float[Tensor, "n bins"]) -> Float[Tensor, "bins bins"]:
+def joint_density(
+    fixed: Float[Tensor, "n bins"], warped: Float[Tensor, "n bins"]
+) -> Float[Tensor, "bins bins"]:
     """Joint density of two samples from their memberships; sums to one."""
     joint = fixed.T @ warped
     return joint / joint.sum().clamp(min=1e-12)
 
 
 def parzen(values: Float[Tensor, " n"], bins: int) -> Float[Tensor, "n bins"]:
-    """Cubic B-spline membership of each value in each bin; the outer bins are margin, so the window never leaves the array."""
+    """Cubic B-spline membership of each value in each bin; the outer bins are margin, so the window
+    never leaves the array.
+    """
     centre = 1 + values.clamp(0, 1) * (bins - 3)
-    distance = (centre[:, None] - torch.arange(bins, dtype=values.dtype, device=values.device)).abs()
+    distance = (
+        centre[:, None] - torch.arange(bins, dtype=values.dtype, device=values.device)
+    ).abs()
     near = 2 / 3 - distance**2 * (1 - distance / 2)
     far = (2 - distance).clamp(min=0) ** 3 / 6
     return torch.where(distance < 1, near, far)

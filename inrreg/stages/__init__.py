@@ -1,1 +1,3 @@
-"""What a strategy is made of: the protocol of a stage, and the stages that need no room of their own."""
+"""What a strategy is made of: the protocol of a stage, and the stages that need no room of their
+own.
+"""

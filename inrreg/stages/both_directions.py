@@ -25,10 +25,13 @@ from inrreg.transforms.composite import composed
 
 @dataclass(frozen=True)
 class Bidirectional:
-    """Runs ``stage`` from fixed to moving and from moving to fixed, and gives x -> (T(x) + S^-1(x)) / 2, T what the first found and S what the second.
+    """Runs ``stage`` from fixed to moving and from moving to fixed, and gives x -> (T(x) + S^-1(x))
+    / 2, T what the first found and S what the second.
 
-    Both are fitted at once where there are two threads. Either fit errs in its own way, so their mean errs less, and how far they lie apart says how far to trust it. The mean is a
-    spline with knots ``lattice_mm`` apart; where S cannot be inverted it is T (after Christensen and Johnson, IEEE TMI 2001, who ask for agreement by a penalty).
+    Both are fitted at once where there are two threads. Either fit errs in its own way, so their
+    mean errs less, and how far they lie apart says how far to trust it. The mean is a spline with
+    knots ``lattice_mm`` apart; where S cannot be inverted it is T (after Christensen and Johnson,
+    IEEE TMI 2001, who ask for agreement by a penalty).
     """
 
     stage: Refinement
@@ -39,7 +42,14 @@ class Bidirectional:
         return self.stage.name
 
     @loops_first()
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         """The mean of both; an interrupt leaves what the way there found.
 
         Raises:
@@ -48,7 +58,10 @@ class Bidirectional:
         watch = Stopwatch()
         if initial is None or not isinstance(parted(initial)[0], BSpline):
             return self.stage.run(pair, initial, seed=seed, progress=progress)  # which refuses it
-        inverse, heard = inverse_start(initial.to(pair.fixed.device), pair.moving.grid, self.lattice_mm), list[Record]()
+        inverse, heard = (
+            inverse_start(initial.to(pair.fixed.device), pair.moving.grid, self.lattice_mm),
+            list[Record](),
+        )
 
         def hear(record: Record) -> None:
             heard.append(record)
@@ -69,36 +82,68 @@ class Bidirectional:
         except KeyboardInterrupt:
             if there is None:
                 raise
-            return replace(there, outcome=Outcome.INTERRUPTED, seconds=watch.seconds, history=[*heard, *there.history])  # which ends with what is kept
+            # which ends with what is kept
+            return replace(
+                there,
+                outcome=Outcome.INTERRUPTED,
+                seconds=watch.seconds,
+                history=[*heard, *there.history],
+            )
 
-    def _half_way(self, there: StageResult, back: StageResult, pair: Pair, watch: Stopwatch) -> StageResult:
+    def _half_way(
+        self, there: StageResult, back: StageResult, pair: Pair, watch: Stopwatch
+    ) -> StageResult:
         if back.outcome in ENDING:
-            return replace(there, outcome=back.outcome, seconds=watch.seconds, history=[*back.history, *there.history])
-        mean, apart = halfway(there.transform, back.transform, pair.fixed.grid.covering(self.lattice_mm, margin=1))
+            return replace(
+                there,
+                outcome=back.outcome,
+                seconds=watch.seconds,
+                history=[*back.history, *there.history],
+            )
+        mean, apart = halfway(
+            there.transform, back.transform, pair.fixed.grid.covering(self.lattice_mm, margin=1)
+        )
         outcome = overall([there.outcome, back.outcome])
-        return StageResult(self.name, mean, outcome, watch.seconds, [*there.history, *back.history], {"disagreement_mm": _summary(apart, mean.lattice, pair)})
+        return StageResult(
+            self.name,
+            mean,
+            outcome,
+            watch.seconds,
+            [*there.history, *back.history],
+            {"disagreement_mm": _summary(apart, mean.lattice, pair)},
+        )
 
 
 @torch.no_grad()
 def inverse_start(transform: Transform, grid: Grid, lattice_mm: float) -> Transform:
-    """The inverse of a spline followed by anything, as a spline over ``grid`` (of the moving image) followed by the inverse of the rest.
+    """The inverse of a spline followed by anything, as a spline over ``grid`` (of the moving image)
+    followed by the inverse of the rest.
 
     Raises:
         InputError: ``transform`` does not begin with a ``BSpline``.
     """
     first, rest = parted(transform)
     if not isinstance(first, BSpline):
-        raise InputError(f"only a map that begins with a free-form deformation is inverted as one, got {type(first).__name__}")
+        raise InputError(
+            "only a map that begins with a free-form deformation is inverted as one, got"
+            f" {type(first).__name__}"
+        )
     lattice = grid.covering(lattice_mm, margin=1)
     knots = lattice.points(device=transform.device)
     came_from, _ = NumericInverse(transform).solve(knots)
     moved = came_from if rest is None else rest(came_from)
-    return composed(interpolating_spline(moved - knots, lattice), None if rest is None else rest.inverse())
+    return composed(
+        interpolating_spline(moved - knots, lattice), None if rest is None else rest.inverse()
+    )
 
 
 @torch.no_grad()
-def halfway(there: Transform, back: Transform, lattice: Grid) -> tuple[BSpline, Float[Tensor, "*lattice"]]:
-    """The spline through the mean of ``there`` and the inverse of ``back`` at the knots of ``lattice``, and how far both lie apart there, mm."""
+def halfway(
+    there: Transform, back: Transform, lattice: Grid
+) -> tuple[BSpline, Float[Tensor, "*lattice"]]:
+    """The spline through the mean of ``there`` and the inverse of ``back`` at the knots of
+    ``lattice``, and how far both lie apart there, mm.
+    """
     inverse = NumericInverse(back)
     knots = lattice.points(device=there.device)
     u = there.displacement_on(lattice)
@@ -113,4 +158,9 @@ def _summary(apart: Float[Tensor, "*lattice"], lattice: Grid, pair: Pair) -> dic
     values = apart[linear(mask, lattice.points(device=apart.device), outside=0.0)[0] > 0.5]
     if len(values) == 0:
         values = apart.flatten()
-    return {"mean": float(values.mean()), "median": float(values.median()), "percent95": float(values.quantile(0.95)), "max": float(values.max())}
+    return {
+        "mean": float(values.mean()),
+        "median": float(values.median()),
+        "percent95": float(values.quantile(0.95)),
+        "max": float(values.max()),
+    }

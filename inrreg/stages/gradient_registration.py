@@ -29,14 +29,18 @@ log = logging.getLogger(__name__)
 
 
 class TransformModel(Protocol):
-    """Builds the identity transform of some family over a fixed grid; random weights come from ``generator``."""
+    """Builds the identity transform of some family over a fixed grid; random weights come from
+    ``generator``.
+    """
 
     def build(self, grid: Grid, generator: torch.Generator) -> Transform: ...
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One level of the pyramid: image spacing in mm, how long to look, and how fine the transform may be there."""
+    """One level of the pyramid: image spacing in mm, how long to look, and how fine the transform
+    may be there.
+    """
 
     spacing_mm: float
     iterations: int
@@ -46,12 +50,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class Registration:
-    """Fits ``transform`` so that the weighted sum of ``similarities`` and ``penalties`` is least, over ``scales`` from coarse to fine.
+    """Fits ``transform`` so that the weighted sum of ``similarities`` and ``penalties`` is least,
+    over ``scales`` from coarse to fine.
 
-    ``transform`` is a model that is built over the fixed grid, or a ready transform, which is fitted in place.
-    Similarities see the sites of ``sampler``, penalties those of ``penalty_sampler``. The fixed mask is grown by
-    ``mask_margin_mm`` first, so that the edge of an organ takes part. The moving mask is used where ``use_moving_mask``.
-    It is a ``Stage``: ``run(pair, initial)``.
+    ``transform`` is a model that is built over the fixed grid, or a ready transform, which is
+    fitted in place. Similarities see the sites of ``sampler``, penalties those of
+    ``penalty_sampler``. The fixed mask is grown by ``mask_margin_mm`` first, so that the edge of an
+    organ takes part. The moving mask is used where ``use_moving_mask``. It is a ``Stage``:
+    ``run(pair, initial)``.
     """
 
     transform: TransformModel | Transform
@@ -65,18 +71,33 @@ class Registration:
     use_moving_mask: bool = False
     name: str = "continuous"
 
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         """Fit the residual of ``initial``; the result's transform is x -> initial(x + u(x)).
 
         Raises:
             InputError: no similarity given, or a window larger than the lattices it meets.
         """
         if not self.similarities:
-            raise InputError("a registration needs at least one similarity, for instance similarities=(LNCC(),)")
+            raise InputError(
+                "a registration needs at least one similarity, for instance similarities=(LNCC(),)"
+            )
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
-        transform = self.transform if isinstance(self.transform, Transform) else self.transform.build(pair.fixed.grid, generator)
+        transform = (
+            self.transform
+            if isinstance(self.transform, Transform)
+            else self.transform.build(pair.fixed.grid, generator)
+        )
         transform = transform.to(pair.fixed.device).requires_grad_(True)
-        start = None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+        start = (
+            None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+        )
         history: list[Record] = []
         outcomes = list[Outcome]()
         with nullcontext() if transform.layered else loops_first():
@@ -85,8 +106,17 @@ class Registration:
                 if scale.control_spacing_mm is not None:
                     transform.refine(scale.control_spacing_mm)
                 level = self.level(pair, scale.spacing_mm, region)
-                log.info("%s: level %.3g mm, %s voxels", self.name, scale.spacing_mm, " x ".join(map(str, level.fixed.grid.shape)))
-                outcomes.append(self._descend(scale, level, pair, transform, start, generator, history, progress))
+                log.info(
+                    "%s: level %.3g mm, %s voxels",
+                    self.name,
+                    scale.spacing_mm,
+                    " x ".join(map(str, level.fixed.grid.shape)),
+                )
+                outcomes.append(
+                    self._descend(
+                        scale, level, pair, transform, start, generator, history, progress
+                    )
+                )
                 if outcomes[-1] in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
                     break
         outcome = overall(outcomes)
@@ -100,22 +130,55 @@ class Registration:
         return mask if pair.fixed_mask is None else dilated(mask, self.mask_margin_mm)
 
     def level(self, pair: Pair, spacing_mm: float, region: Image | None = None) -> Level:
-        """Both images at ``spacing_mm``, the fixed one cropped to its mask; lesions take no part. ``region`` is that of the pair, where it has been made."""
+        """Both images at ``spacing_mm``, the fixed one cropped to its mask; lesions take no part.
+
+        ``region`` is that of the pair, where it has been made.
+        """
         fixed, mask = pair.fixed, self.region(pair) if region is None else region
         if pair.fixed_mask is not None:
             box = bounding_box(mask, 4 * spacing_mm)
             fixed, mask = cropped(fixed, *box), cropped(mask, *box)
-        moving_mask = as_weight(pair.moving_mask, pair.moving.grid, pair.fixed.device) if self.use_moving_mask and pair.moving_mask is not None else None
+        moving_mask = (
+            as_weight(pair.moving_mask, pair.moving.grid, pair.fixed.device)
+            if self.use_moving_mask and pair.moving_mask is not None
+            else None
+        )
         if pair.moving_lesion is not None:
-            moving_mask = without(as_weight(moving_mask, pair.moving.grid, pair.fixed.device), pair.moving_lesion)
+            moving_mask = without(
+                as_weight(moving_mask, pair.moving.grid, pair.fixed.device), pair.moving_lesion
+            )
         if pair.fixed_lesion is not None:
             mask = without(mask, pair.fixed_lesion)
-        fixed, moving, mask = (pyramid_level(image, spacing_mm) for image in (fixed, pair.moving, mask))
-        return Level(fixed, moving, mask, None if moving_mask is None else pyramid_level(moving_mask, spacing_mm))
+        fixed, moving, mask = (
+            pyramid_level(image, spacing_mm) for image in (fixed, pair.moving, mask)
+        )
+        return Level(
+            fixed,
+            moving,
+            mask,
+            None if moving_mask is None else pyramid_level(moving_mask, spacing_mm),
+        )
 
-    def _descend(self, scale: Scale, level: Level, pair: Pair, transform: Transform, start: Transform | None, generator: torch.Generator, history: list[Record], progress: Progress | None) -> Outcome:
-        similarities = self.similarities if pair.guides is None else (*self.similarities, LandmarkDistance(*pair.guides))
-        images, geometry = _samples(self.sampler, level, generator), _samples(self.penalty_sampler, level, generator)
+    def _descend(
+        self,
+        scale: Scale,
+        level: Level,
+        pair: Pair,
+        transform: Transform,
+        start: Transform | None,
+        generator: torch.Generator,
+        history: list[Record],
+        progress: Progress | None,
+    ) -> Outcome:
+        similarities = (
+            self.similarities
+            if pair.guides is None
+            else (*self.similarities, LandmarkDistance(*pair.guides))
+        )
+        images, geometry = (
+            _samples(self.sampler, level, generator),
+            _samples(self.penalty_sampler, level, generator),
+        )
         latest: dict[str, float] = {}
 
         def cost() -> Tensor:
@@ -123,21 +186,30 @@ class Registration:
             step = Step(next(images), present, start)
             values = [(term, term(step)) for term in similarities]
             if self.penalties:
-                shape = step if self.penalty_sampler == self.sampler and self.sampler.deterministic else Step(next(geometry), present, start)
+                shape = (
+                    step
+                    if self.penalty_sampler == self.sampler and self.sampler.deterministic
+                    else Step(next(geometry), present, start)
+                )
                 values += [(term, term(shape)) for term in self.penalties]
             weighted = [term.weight * value for term, value in values]
             latest.clear()
-            for (term, _), summand in zip(values, weighted, strict=True):  # terms may share a name, as two windows of one measure do
+            # terms may share a name, as two windows of one measure do
+            for (term, _), summand in zip(values, weighted, strict=True):
                 latest[term.name] = latest.get(term.name, 0.0) + float(summand.detach())
             return torch.stack(weighted).sum()
 
         def watch(iteration: int, value: float) -> None:
-            record = Record(self.name, scale.spacing_mm, iteration, scale.iterations, value, dict(latest))
+            record = Record(
+                self.name, scale.spacing_mm, iteration, scale.iterations, value, dict(latest)
+            )
             history.append(record)
             if progress is not None:
                 progress(record)
 
-        return self.optimiser.minimise(cost, transform.parameters(), scale.iterations, scale.learning_rate, watch)
+        return self.optimiser.minimise(
+            cost, transform.parameters(), scale.iterations, scale.learning_rate, watch
+        )
 
     def with_scales(self, *scales: Scale) -> "Registration":
         """The same registration over other levels."""
@@ -145,7 +217,9 @@ class Registration:
 
 
 def _samples(sampler: Sampler, level: Level, generator: torch.Generator) -> Iterator[Samples]:
-    """The samples of each step: the same ones again where the sampler is deterministic, else new ones."""
+    """The samples of each step: the same ones again where the sampler is deterministic, else new
+    ones.
+    """
     samples = Samples(level, sampler.draw(level.fixed_mask, generator))
     while True:
         yield samples

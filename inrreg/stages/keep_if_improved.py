@@ -17,9 +17,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Guarded:
-    """Runs ``stage`` and keeps what it found only if its first similarity fell by ``least_gain`` of its value, at the stage's finest level.
+    """Runs ``stage`` and keeps what it found only if its first similarity fell by ``least_gain`` of
+    its value, at the stage's finest level.
 
-    A rigid or affine fit follows whatever fills most of the image; where organs move inside a still body that is worse than none.
+    A rigid or affine fit follows whatever fills most of the image; where organs move inside a still
+    body that is worse than none.
     """
 
     stage: Registration
@@ -29,7 +31,14 @@ class Guarded:
     def name(self) -> str:
         return self.stage.name
 
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         """The result of the stage, or ``initial`` again; the notes say which, and both costs."""
         result = self.stage.run(pair, initial, seed=seed, progress=progress)
         level = self.stage.level(pair, self.stage.scales[-1].spacing_mm)
@@ -37,8 +46,23 @@ class Guarded:
         start = identity(pair.fixed.grid.ndim).requires_grad_(False) if initial is None else initial
         similarity = self.stage.similarities[0]
         with torch.no_grad():
-            before, after = (float(similarity(Step(samples, transform.to(pair.fixed.device), None))) for transform in (start, result.transform))
+            before, after = (
+                float(similarity(Step(samples, transform.to(pair.fixed.device), None)))
+                for transform in (start, result.transform)
+            )
         kept = after <= (1 - self.least_gain) * before
-        log.info("%s: %s %.4f -> %.4f, %s", self.name, similarity.name, before, after, "kept" if kept else f"not kept: it must fall by {100 * self.least_gain:.0f} %")
-        notes = {**result.notes, "kept": kept, f"{similarity.name}_before": before, f"{similarity.name}_after": after}
+        log.info(
+            "%s: %s %.4f -> %.4f, %s",
+            self.name,
+            similarity.name,
+            before,
+            after,
+            "kept" if kept else f"not kept: it must fall by {100 * self.least_gain:.0f} %",
+        )
+        notes = {
+            **result.notes,
+            "kept": kept,
+            f"{similarity.name}_before": before,
+            f"{similarity.name}_after": after,
+        }
         return replace(result, transform=result.transform if kept else start, notes=notes)

@@ -1,4 +1,6 @@
-"""Aligning two masks as shapes: a start that needs no intensities, and is right where an organ changes its size."""
+"""Aligning two masks as shapes: a start that needs no intensities, and is right where an organ
+changes its size.
+"""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -16,14 +18,18 @@ log = logging.getLogger(__name__)
 
 
 def _affine() -> Registration:
-    return Registration(LinearModel("affine"), similarities=(MSE(),), optimiser=Adam(1.0), scales=(Scale(8, 100),))
+    return Registration(
+        LinearModel("affine"), similarities=(MSE(),), optimiser=Adam(1.0), scales=(Scale(8, 100),)
+    )
 
 
 @dataclass(frozen=True)
 class MaskAlignment:
-    """Runs ``registration`` on the signed distance maps of both masks, cut off at ``clip_mm`` from their edges and scaled to -1 ... 1.
+    """Runs ``registration`` on the signed distance maps of both masks, cut off at ``clip_mm`` from
+    their edges and scaled to -1 ... 1.
 
-    Where a mask is missing it does nothing, and says so: breathing lungs grow by a third, which only their masks show cheaply.
+    Where a mask is missing it does nothing, and says so: breathing lungs grow by a third, which
+    only their masks show cheaply.
     """
 
     registration: Registration = field(default_factory=_affine)
@@ -31,12 +37,31 @@ class MaskAlignment:
     name: str = "masks"
 
     @loops_first()
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         """The transform that carries the fixed mask onto the moving one, from ``initial``."""
         if pair.fixed_mask is None or pair.moving_mask is None:
             log.info("%s: skipped, for it needs a fixed and a moving mask", self.name)
-            return StageResult(self.name, initial or identity(pair.fixed.grid.ndim), Outcome.CONVERGED, 0.0, [], {"skipped": "a mask is missing"})
-        fixed, moving = (signed_distance(as_weight(mask, mask.grid, mask.device), self.clip_mm) for mask in (pair.fixed_mask, pair.moving_mask))
+            return StageResult(
+                self.name,
+                initial or identity(pair.fixed.grid.ndim),
+                Outcome.CONVERGED,
+                0.0,
+                [],
+                {"skipped": "a mask is missing"},
+            )
+        fixed, moving = (
+            signed_distance(as_weight(mask, mask.grid, mask.device), self.clip_mm)
+            for mask in (pair.fixed_mask, pair.moving_mask)
+        )
         shapes = Pair(fixed, moving)
-        result = replace(self.registration, name=self.name).run(shapes, initial, seed=seed, progress=progress)
+        result = replace(self.registration, name=self.name).run(
+            shapes, initial, seed=seed, progress=progress
+        )
         return replace(result, name=self.name)

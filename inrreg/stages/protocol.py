@@ -12,11 +12,21 @@ ENDING = (Outcome.INTERRUPTED, Outcome.NON_FINITE)
 
 
 class Stage(Protocol):
-    """A step of a strategy. It starts from ``initial`` and gives the total map x -> initial(x + u(x))."""
+    """A step of a strategy.
+
+    It starts from ``initial`` and gives the total map x -> initial(x + u(x)).
+    """
 
     @property
     def name(self) -> str: ...
 
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         """Improve ``initial`` (the identity if none) on ``pair``."""
         ...

@@ -14,7 +14,8 @@ from inrreg.transforms import BSpline, Composite, Transform
 class Refinement:
     """Runs ``stage`` on the spline that ``initial`` begins with, instead of on a new one before it.
 
-    The penalties then see the whole deformation, not what is added to it, and a step costs no walk along a chain. The model in ``stage.transform`` is not built.
+    The penalties then see the whole deformation, not what is added to it, and a step costs no walk
+    along a chain. The model in ``stage.transform`` is not built.
     """
 
     stage: Registration
@@ -23,17 +24,30 @@ class Refinement:
     def name(self) -> str:
         return self.stage.name
 
-    def run(self, pair: Pair, initial: Transform | None = None, *, seed: int = 0, progress: Progress | None = None) -> StageResult:
+    def run(
+        self,
+        pair: Pair,
+        initial: Transform | None = None,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> StageResult:
         """The result of the stage; ``initial`` itself is left as it was.
 
         Raises:
-            InputError: ``initial`` does not begin with a ``BSpline``, as what ``graphreg`` finds does.
+            InputError: ``initial`` does not begin with a ``BSpline``, as what ``graphreg`` finds
+                does.
         """
         first, rest = (None, None) if initial is None else parted(initial)
         if not isinstance(first, BSpline):
             given = "nothing" if first is None else type(first).__name__
-            raise InputError(f"a refinement goes on from a free-form deformation, but was given {given}; run a graph stage before it, or its stage alone")
-        return replace(self.stage, transform=copy.deepcopy(first)).run(pair, rest, seed=seed, progress=progress)
+            raise InputError(
+                f"a refinement goes on from a free-form deformation, but was given {given}; run a"
+                " graph stage before it, or its stage alone"
+            )
+        return replace(self.stage, transform=copy.deepcopy(first)).run(
+            pair, rest, seed=seed, progress=progress
+        )
 
 
 def parted(transform: Transform) -> tuple[Transform, Transform | None]:

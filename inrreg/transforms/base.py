@@ -12,7 +12,9 @@ from inrreg.core.grid import Grid
 from inrreg.fields.tangents import forward_mode
 
 TYPES: dict[str, type["Transform"]] = {}
-"""Every concrete transform by its name: it enters when its class is made, and can be saved and loaded from then on."""
+"""Every concrete transform by its name: it enters when its class is made, and can be saved and
+loaded from then on.
+"""
 CHUNK = 1 << 18
 """Points evaluated at once where memory would otherwise grow with the image."""
 
@@ -20,13 +22,16 @@ CHUNK = 1 << 18
 class Transform(nn.Module, ABC):
     """T: fixed world point -> moving world point, RAS mm; T(x) = x + u(x).
 
-    A concrete transform gives ``displacement`` and, for saving, ``config`` and ``from_config``; all else follows.
-    Where it can render itself on a whole grid faster than point by point it overrides ``displacement_on`` and ``jacobian_on``.
+    A concrete transform gives ``displacement`` and, for saving, ``config`` and ``from_config``; all
+    else follows. Where it can render itself on a whole grid faster than point by point it overrides
+    ``displacement_on`` and ``jacobian_on``.
     """
 
     ndim: int
     layered: bool = False
-    """Whether to evaluate it is mostly to multiply large matrices, which torch's own threads do better than compiled loops."""
+    """Whether to evaluate it is mostly to multiply large matrices, which torch's own threads do
+    better than compiled loops.
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -40,23 +45,35 @@ class Transform(nn.Module, ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """What ``from_config`` needs to build the same transform, tensors aside; JSON values only."""
+        """What ``from_config`` needs to build the same transform, tensors aside; JSON values
+        only.
+        """
 
     @classmethod
     @abstractmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """The transform of ``config`` with placeholder tensors, to be filled by ``load_state_dict``."""
+        """The transform of ``config`` with placeholder tensors, to be filled by
+        ``load_state_dict``.
+        """
 
     def forward(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
         """Where fixed world points lie in the moving image, mm."""
         return points + self.displacement(points)
 
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
-        """dT_i / dx_j at fixed world points, mm per mm; forward-mode unless the transform knows better."""
-        return forward_mode(self.displacement, points)[1] + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+        """dT_i / dx_j at fixed world points, mm per mm; forward-mode unless the transform knows
+        better.
+        """
+        return forward_mode(self.displacement, points)[1] + torch.eye(
+            self.ndim, dtype=points.dtype, device=points.device
+        )
 
-    def with_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites d d"]]:
-        """``displacement`` and ``jacobian``, for those who ask for both at once and for no gradient."""
+    def with_jacobian(
+        self, points: Float[Tensor, "*sites d"]
+    ) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites d d"]]:
+        """``displacement`` and ``jacobian``, for those who ask for both at once and for no
+        gradient.
+        """
         return self.displacement(points), self.jacobian(points)
 
     def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
@@ -68,7 +85,9 @@ class Transform(nn.Module, ABC):
         return self._by_chunks(self.jacobian, grid)
 
     def drawn(self) -> "Transform":
-        """The same map, and the same gradients, with what is alike for all points computed once: for one step, which asks it several times."""
+        """The same map, and the same gradients, with what is alike for all points computed once:
+        for one step, which asks it several times.
+        """
         return self
 
     def inverse(self, tolerance_mm: float = 0.05) -> "Transform":
@@ -82,12 +101,16 @@ class Transform(nn.Module, ABC):
         return inverted
 
     def counterpart(self) -> "Transform":
-        """The map that is fitted beside this one to undo it, as closely as a penalty made it; any transform has an ``inverse``, solved for.
+        """The map that is fitted beside this one to undo it, as closely as a penalty made it; any
+        transform has an ``inverse``, solved for.
 
         Raises:
             TransformError: nothing was fitted beside this one.
         """
-        raise TransformError(f"{type(self).__name__} has no map for the way back beside it; fit one that has, NeuralModel('nephi') without `lattice_mm`, or ask for inverse()")
+        raise TransformError(
+            f"{type(self).__name__} has no map for the way back beside it; fit one that has,"
+            " NeuralModel('nephi') without `lattice_mm`, or ask for inverse()"
+        )
 
     def refine(self, spacing_mm: float) -> None:
         """Give the transform finer degrees of freedom without changing the map.
@@ -95,7 +118,10 @@ class Transform(nn.Module, ABC):
         Raises:
             TransformError: this transform has no lattice to refine.
         """
-        raise TransformError(f"{type(self).__name__} has no lattice to refine to {spacing_mm} mm; leave `control_spacing` out of its levels")
+        raise TransformError(
+            f"{type(self).__name__} has no lattice to refine to {spacing_mm} mm; leave"
+            " `control_spacing` out of its levels"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +141,10 @@ def to_config(transform: Transform) -> dict[str, Any]:
     """
     name = type(transform).__name__
     if TYPES[name] is not type(transform):
-        raise TransformError(f"{type(transform).__module__}.{name} has the name of {TYPES[name].__module__}.{name}, so it cannot be saved; rename the class")
+        raise TransformError(
+            f"{type(transform).__module__}.{name} has the name of {TYPES[name].__module__}.{name},"
+            " so it cannot be saved; rename the class"
+        )
     return {"type": type(transform).__name__, **transform.config()}
 
 
@@ -126,5 +155,7 @@ def from_config(config: dict[str, Any]) -> Transform:
         TransformError: no class of that name has been made.
     """
     if config.get("type") not in TYPES:
-        raise TransformError(f"no transform type is called {config.get('type')!r}; known are {', '.join(TYPES)}")
+        raise TransformError(
+            f"no transform type is called {config.get('type')!r}; known are {', '.join(TYPES)}"
+        )
     return TYPES[config["type"]].from_config(config)

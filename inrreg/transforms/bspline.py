@@ -1,4 +1,6 @@
-"""Free-form deformation: a lattice of cubic B-spline coefficients (Rueckert et al., IEEE TMI 1999)."""
+"""Free-form deformation: a lattice of cubic B-spline coefficients (Rueckert et al., IEEE TMI
+1999).
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,10 +21,11 @@ from inrreg.transforms.spline_jacobian import Slopes
 
 
 class BSpline(Transform):
-    """u(x) = sum of coefficient times cubic B-spline over ``lattice``; ``coefficients`` is ``[d, *lattice.shape]`` in mm.
+    """u(x) = sum of coefficient times cubic B-spline over ``lattice``; ``coefficients`` is ``[d,
+    *lattice.shape]`` in mm.
 
-    Beyond the lattice the border value holds. On a grid whose axes point along the lattice's, u and its derivatives are
-    rendered exactly by one product an axis.
+    Beyond the lattice the border value holds. On a grid whose axes point along the lattice's, u and
+    its derivatives are rendered exactly by one product an axis.
     """
 
     def __init__(self, lattice: Grid) -> None:
@@ -40,7 +43,9 @@ class BSpline(Transform):
 
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
         gradient = spatial_gradient(self.coefficients, self.lattice, points, 3)
-        return gradient.movedim(0, -2) + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+        return gradient.movedim(0, -2) + torch.eye(
+            self.ndim, dtype=points.dtype, device=points.device
+        )
 
     def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
         if not grid.aligned_with(self.lattice):
@@ -53,10 +58,14 @@ class BSpline(Transform):
         return render_jacobian(self.coefficients, self.lattice, grid)
 
     def refine(self, spacing_mm: float) -> None:
-        """Move to a lattice of ``spacing_mm``, whose spline interpolates the present map at the new knots."""
+        """Move to a lattice of ``spacing_mm``, whose spline interpolates the present map at the new
+        knots.
+        """
         finer = self.lattice.covering(spacing_mm)
         with torch.no_grad():
-            self.coefficients = nn.Parameter(spline_lattice(render(self.coefficients, self.lattice, finer).movedim(-1, 0)))
+            self.coefficients = nn.Parameter(
+                spline_lattice(render(self.coefficients, self.lattice, finer).movedim(-1, 0))
+            )
         self.lattice = finer
 
     def _image(self) -> Image:
@@ -76,7 +85,9 @@ def spline_lattice(values: Float[Tensor, "c *lattice"]) -> Float[Tensor, "c *lat
 
 
 def interpolating_spline(values: Float[Tensor, "*lattice d"], lattice: Grid) -> BSpline:
-    """The free-form deformation whose displacement at the knots of ``lattice`` is ``values``, mm; not to be fitted."""
+    """The free-form deformation whose displacement at the knots of ``lattice`` is ``values``, mm;
+    not to be fitted.
+    """
     spline = BSpline(lattice).to(values.device)
     with torch.no_grad():
         spline.coefficients.copy_(spline_lattice(values.movedim(-1, 0)))
@@ -84,41 +95,75 @@ def interpolating_spline(values: Float[Tensor, "*lattice d"], lattice: Grid) -> 
 
 
 def computed_spline(coefficients: Float[Tensor, "d *lattice"], lattice: Grid) -> BSpline:
-    """The free-form deformation of coefficients that something else has computed and gets the gradient of; it has no parameters."""
+    """The free-form deformation of coefficients that something else has computed and gets the
+    gradient of; it has no parameters.
+    """
     spline = BSpline(lattice)
     del spline.coefficients
     spline.register_buffer("coefficients", coefficients, persistent=False)
     return spline
 
 
-def render(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d"]:
-    """The spline combination at every voxel of an aligned ``grid``; each component lies in one piece in memory."""
-    return _rendering(grid, lattice, None, coefficients.dtype, coefficients.device)(coefficients).movedim(0, -1)
+def render(
+    coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid
+) -> Float[Tensor, "*shape d"]:
+    """The spline combination at every voxel of an aligned ``grid``; each component lies in one
+    piece in memory.
+    """
+    return _rendering(grid, lattice, None, coefficients.dtype, coefficients.device)(
+        coefficients
+    ).movedim(0, -1)
 
 
-def render_jacobian(coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid) -> Float[Tensor, "*shape d d"]:
-    """I + Du at every voxel of an aligned ``grid``, by world axes; each entry lies in one piece in memory."""
+def render_jacobian(
+    coefficients: Float[Tensor, "d *lattice"], lattice: Grid, grid: Grid
+) -> Float[Tensor, "*shape d d"]:
+    """I + Du at every voxel of an aligned ``grid``, by world axes; each entry lies in one piece in
+    memory.
+    """
     if coefficients.device.type == "cpu":
         return _slopes(grid, lattice, coefficients.dtype)(coefficients).movedim((1, 0), (-2, -1))
     d = lattice.ndim
-    along_index = [_rendering(grid, lattice, axis, coefficients.dtype, coefficients.device)(coefficients) for axis in range(d)]
-    world = torch.as_tensor(np.linalg.inv(lattice.direction).T, dtype=coefficients.dtype, device=coefficients.device)
+    along_index = [
+        _rendering(grid, lattice, axis, coefficients.dtype, coefficients.device)(coefficients)
+        for axis in range(d)
+    ]
+    world = torch.as_tensor(
+        np.linalg.inv(lattice.direction).T, dtype=coefficients.dtype, device=coefficients.device
+    )
     gradient = (world @ torch.stack(along_index).flatten(1)).reshape(d, d, *grid.shape)
-    return (gradient + torch.eye(d, dtype=coefficients.dtype, device=coefficients.device).reshape(d, d, *[1] * d)).movedim((1, 0), (-2, -1))
+    return (
+        gradient
+        + torch.eye(d, dtype=coefficients.dtype, device=coefficients.device).reshape(d, d, *[1] * d)
+    ).movedim((1, 0), (-2, -1))
 
 
 @lru_cache(maxsize=64)
-def _rendering(grid: Grid, lattice: Grid, derivative: int | None, dtype: torch.dtype, device: torch.device) -> Separable:
-    """A spline, or its derivative by mm along one index axis, on a grid: kept, for the steps of a level ask for the same ones over and over."""
-    matrices = resampling(grid, lattice, order=3, derivatives=[int(axis == derivative) for axis in range(grid.ndim)])
+def _rendering(
+    grid: Grid, lattice: Grid, derivative: int | None, dtype: torch.dtype, device: torch.device
+) -> Separable:
+    """A spline, or its derivative by mm along one index axis, on a grid: kept, for the steps of a
+    level ask for the same ones over and over.
+    """
+    matrices = resampling(
+        grid, lattice, order=3, derivatives=[int(axis == derivative) for axis in range(grid.ndim)]
+    )
     return Separable([torch.as_tensor(matrix, dtype=dtype, device=device) for matrix in matrices])
 
 
 @lru_cache(maxsize=64)
 def _slopes(grid: Grid, lattice: Grid, dtype: torch.dtype) -> Slopes:
     """The Jacobian of a spline on a grid, kept as well."""
-    values, slopes = ([torch.as_tensor(matrix, dtype=dtype) for matrix in resampling(grid, lattice, 3, [order] * grid.ndim)] for order in (0, 1))
-    return Slopes(values, slopes, torch.as_tensor(np.linalg.inv(lattice.direction).T.copy(), dtype=dtype))
+    values, slopes = (
+        [
+            torch.as_tensor(matrix, dtype=dtype)
+            for matrix in resampling(grid, lattice, 3, [order] * grid.ndim)
+        ]
+        for order in (0, 1)
+    )
+    return Slopes(
+        values, slopes, torch.as_tensor(np.linalg.inv(lattice.direction).T.copy(), dtype=dtype)
+    )
 
 
 @dataclass(frozen=True)

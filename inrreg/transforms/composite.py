@@ -14,14 +14,20 @@ from inrreg.transforms.linear import Affine, Linear
 
 
 def fused(transform: Transform) -> Transform:
-    """The same map with each run of linear transforms along a chain as one affine: one matrix product a point instead of several."""
+    """The same map with each run of linear transforms along a chain as one affine: one matrix
+    product a point instead of several.
+    """
     if not isinstance(transform, Composite):
         return transform
     parts: list[Transform] = []
     for stage in transform.chain:
         if parts and isinstance(stage, Linear) and isinstance(parts[-1], Linear):
             first = parts[-1]
-            parts[-1] = Affine.from_matrix((stage.matrix() @ first.matrix()).detach(), (stage(first(first.center)) - first.center).detach(), first.center)
+            parts[-1] = Affine.from_matrix(
+                (stage.matrix() @ first.matrix()).detach(),
+                (stage(first(first.center)) - first.center).detach(),
+                first.center,
+            )
         else:
             parts.append(stage)
     return parts[0] if len(parts) == 1 else Composite(parts)
@@ -43,9 +49,16 @@ class Composite(Transform):
 
     def __init__(self, stages: Sequence[Transform]) -> None:
         super().__init__()
-        flat = [inner for stage in stages for inner in (stage.chain if isinstance(stage, Composite) else [stage])]
+        flat = [
+            inner
+            for stage in stages
+            for inner in (stage.chain if isinstance(stage, Composite) else [stage])
+        ]
         if len({stage.ndim for stage in flat}) != 1:
-            raise TransformError(f"a composite needs one stage or more, all of one dimension; got {[f'{type(s).__name__} in {s.ndim}-D' for s in flat]}")
+            raise TransformError(
+                "a composite needs one stage or more, all of one dimension; got"
+                f" {[f'{type(s).__name__} in {s.ndim}-D' for s in flat]}"
+            )
         self.stages = nn.ModuleList(flat)
         self.ndim = flat[0].ndim
 
@@ -59,19 +72,29 @@ class Composite(Transform):
     def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
         first = self.chain[0].displacement_on(grid)
         points = grid.points(device=first.device)
-        parts = zip(points.reshape(-1, self.ndim).split(CHUNK), first.reshape(-1, self.ndim).split(CHUNK), strict=True)
+        parts = zip(
+            points.reshape(-1, self.ndim).split(CHUNK),
+            first.reshape(-1, self.ndim).split(CHUNK),
+            strict=True,
+        )
         return torch.cat([self._continue(p, u) for p, u in parts]).reshape(first.shape)
 
     def _continue(self, points: Tensor, displacement: Tensor) -> Tensor:
-        """Displacements add along the chain, so small ones keep their precision far from the world origin."""
+        """Displacements add along the chain, so small ones keep their precision far from the world
+        origin.
+        """
         for stage in self.chain[1:]:
             displacement = displacement + stage.displacement(points + displacement)
         return displacement
 
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
-        return self._chain(points, self.chain[0].jacobian(points), self.chain[0].displacement(points))
+        return self._chain(
+            points, self.chain[0].jacobian(points), self.chain[0].displacement(points)
+        )
 
-    def with_jacobian(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites d d"]]:
+    def with_jacobian(
+        self, points: Float[Tensor, "*sites d"]
+    ) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites d d"]]:
         displacement, total = self.chain[0].with_jacobian(points)
         for stage in self.chain[1:]:
             more, jacobian = stage.with_jacobian(points + displacement)
@@ -80,8 +103,17 @@ class Composite(Transform):
 
     def jacobian_on(self, grid: Grid) -> Float[Tensor, "*shape d d"]:
         d = self.ndim
-        first, moved, points = self.chain[0].jacobian_on(grid), self.chain[0].displacement_on(grid), grid.points(device=self.device)
-        parts = zip(points.reshape(-1, d).split(CHUNK), first.reshape(-1, d, d).split(CHUNK), moved.reshape(-1, d).split(CHUNK), strict=True)
+        first, moved, points = (
+            self.chain[0].jacobian_on(grid),
+            self.chain[0].displacement_on(grid),
+            grid.points(device=self.device),
+        )
+        parts = zip(
+            points.reshape(-1, d).split(CHUNK),
+            first.reshape(-1, d, d).split(CHUNK),
+            moved.reshape(-1, d).split(CHUNK),
+            strict=True,
+        )
         return torch.cat([self._chain(*part) for part in parts]).reshape(first.shape)
 
     def _chain(self, points: Tensor, total: Tensor, displacement: Tensor) -> Tensor:
@@ -91,7 +123,9 @@ class Composite(Transform):
         return total
 
     def inverse(self, tolerance_mm: float = 0.05) -> Transform:
-        """The inverses in reverse order, in closed form where every stage has one; else numerically, of the whole chain."""
+        """The inverses in reverse order, in closed form where every stage has one; else
+        numerically, of the whole chain.
+        """
         if all(isinstance(stage, Linear) for stage in self.chain):
             return Composite([stage.inverse() for stage in reversed(self.chain)])
         return super().inverse(tolerance_mm)

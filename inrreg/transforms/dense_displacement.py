@@ -14,14 +14,24 @@ from inrreg.transforms.base import Transform
 
 
 class DenseDisplacement(Transform):
-    """u sampled on ``grid``, ``vectors`` is ``[*shape, d]`` in RAS mm, interpolated linearly or by cubic B-splines; beyond the grid the border value holds."""
+    """u sampled on ``grid``, ``vectors`` is ``[*shape, d]`` in RAS mm, interpolated linearly or by
+    cubic B-splines; beyond the grid the border value holds.
+    """
 
     vectors: Tensor
 
-    def __init__(self, vectors: Float[Tensor, "*shape d"], grid: Grid, interpolation: Literal["linear", "cubic"] = "linear") -> None:
+    def __init__(
+        self,
+        vectors: Float[Tensor, "*shape d"],
+        grid: Grid,
+        interpolation: Literal["linear", "cubic"] = "linear",
+    ) -> None:
         super().__init__()
         if tuple(vectors.shape) != (*grid.shape, grid.ndim):
-            raise FrameError(f"a displacement field on {grid} has shape {(*grid.shape, grid.ndim)}, got {tuple(vectors.shape)}")
+            raise FrameError(
+                f"a displacement field on {grid} has shape {(*grid.shape, grid.ndim)}, got"
+                f" {tuple(vectors.shape)}"
+            )
         self.ndim, self.grid, self.interpolation = grid.ndim, grid, interpolation
         self.vectors = nn.Parameter(vectors.detach().clone())
 
@@ -34,7 +44,9 @@ class DenseDisplacement(Transform):
         cubic = self.interpolation == "cubic"
         image = spline_image(self._image()) if cubic else self._image()
         gradient = spatial_gradient(image.data, self.grid, points, 3 if cubic else 1)
-        return gradient.movedim(0, -2) + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+        return gradient.movedim(0, -2) + torch.eye(
+            self.ndim, dtype=points.dtype, device=points.device
+        )
 
     def _image(self) -> Image:
         return Image(self.vectors.movedim(-1, 0), self.grid, "displacement")

@@ -15,13 +15,18 @@ from inrreg.transforms.base import Transform
 
 
 def described(value: Any) -> Any:
-    """Settings as JSON has them: dataclasses as ``{"type": name, field: value, ...}``, functions and classes by name, what is not a finite number as text."""
+    """Settings as JSON has them: dataclasses as ``{"type": name, field: value, ...}``, functions
+    and classes by name, what is not a finite number as text.
+    """
     if isinstance(value, Transform):
         return {"type": type(value).__name__, "sha256": weights_hash(value)}
     if isinstance(value, Image | Points | nn.Module):
         return type(value).__name__
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__, **{f.name: described(getattr(value, f.name)) for f in fields(value)}}
+        return {
+            "type": type(value).__name__,
+            **{f.name: described(getattr(value, f.name)) for f in fields(value)},
+        }
     if isinstance(value, Mapping):
         return {str(key): described(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -43,4 +48,10 @@ def _leaf(value: Any) -> Any:
 
 def weights_hash(transform: Transform) -> str:
     """SHA-256 of the tensors of a transform."""
-    return hash_bytes(*[part for name, value in transform.state_dict().items() for part in (name.encode(), value.detach().cpu().contiguous().numpy().tobytes())])
+    return hash_bytes(
+        *[
+            part
+            for name, value in transform.state_dict().items()
+            for part in (name.encode(), value.detach().cpu().contiguous().numpy().tobytes())
+        ]
+    )

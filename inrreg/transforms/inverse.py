@@ -12,20 +12,32 @@ from inrreg.transforms.base import Transform, from_config, to_config
 
 
 class NumericInverse(Transform):
-    """x = T^-1(y), moving world point -> fixed world point, solved point by point by Newton's method on T(x) = y.
+    """x = T^-1(y), moving world point -> fixed world point, solved point by point by Newton's
+    method on T(x) = y.
 
     Raises:
-        InversionError: on evaluation, if a point's residual |T(x) - y| stays above ``tolerance_mm``; the message says where.
+        InversionError: on evaluation, if a point's residual |T(x) - y| stays above
+            ``tolerance_mm``; the message says where.
     """
 
-    def __init__(self, forward_transform: Transform, tolerance_mm: float = 0.05, max_iterations: int = 30) -> None:
+    def __init__(
+        self, forward_transform: Transform, tolerance_mm: float = 0.05, max_iterations: int = 30
+    ) -> None:
         super().__init__()
-        self.original, self.tolerance_mm, self.max_iterations = forward_transform, tolerance_mm, max_iterations
+        self.original, self.tolerance_mm, self.max_iterations = (
+            forward_transform,
+            tolerance_mm,
+            max_iterations,
+        )
         self.ndim = forward_transform.ndim
 
     @torch.no_grad()
-    def solve(self, points: Float[Tensor, "*sites d"]) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites"]]:
-        """Fixed points and the residual |T(x) - y| in mm at each, whether or not it is below the tolerance."""
+    def solve(
+        self, points: Float[Tensor, "*sites d"]
+    ) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites"]]:
+        """Fixed points and the residual |T(x) - y| in mm at each, whether or not it is below the
+        tolerance.
+        """
         y = points.reshape(-1, self.ndim)
         x = y - self.original.with_jacobian(y)[0]
         missed, jacobian = self._missed(x, y)
@@ -42,7 +54,12 @@ class NumericInverse(Transform):
             better = trial_error < error[active]
             step[active] = torch.where(better, (2 * step[active]).clamp(max=1.0), step[active] / 2)
             moved = active[better]
-            x[moved], error[moved], missed[moved], jacobian[moved] = trial[better], trial_error[better], trial_missed[better], trial_jacobian[better]
+            x[moved], error[moved], missed[moved], jacobian[moved] = (
+                trial[better],
+                trial_error[better],
+                trial_missed[better],
+                trial_jacobian[better],
+            )
         return x.reshape(points.shape), error.reshape(points.shape[:-1])
 
     def residual(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
@@ -55,13 +72,17 @@ class NumericInverse(Transform):
         if failed.any():
             worst = points.reshape(-1, self.ndim)[error.reshape(-1).argmax()]
             raise InversionError(
-                f"{int(failed.sum())} of {error.numel()} points could not be inverted to {self.tolerance_mm} mm; the worst, {float(error.max()):.3g} mm, is moving point "
-                f"{[round(v, 1) for v in worst.tolist()]} RAS: the transform folds or does not reach it (look at the Jacobian map there, or ask for a larger tolerance)"
+                f"{int(failed.sum())} of {error.numel()} points could not be inverted to"
+                f" {self.tolerance_mm} mm; the worst, {float(error.max()):.3g} mm, is moving point"
+                f" {[round(v, 1) for v in worst.tolist()]} RAS: the transform folds or does not"
+                " reach it (look at the Jacobian map there, or ask for a larger tolerance)"
             )
         return self._differentiable(solution, points) - points
 
     def _differentiable(self, solution: Tensor, points: Tensor) -> Tensor:
-        """The solution with its gradient dx/dy = J^-1, which the search does not record; its value stays as it is."""
+        """The solution with its gradient dx/dy = J^-1, which the search does not record; its value
+        stays as it is.
+        """
         if not (torch.is_grad_enabled() and points.requires_grad):
             return solution
         with torch.no_grad():
@@ -81,8 +102,14 @@ class NumericInverse(Transform):
         return x + displacement - y, jacobian.contiguous()
 
     def config(self) -> dict[str, Any]:
-        return {"original": to_config(self.original), "tolerance_mm": self.tolerance_mm, "max_iterations": self.max_iterations}
+        return {
+            "original": to_config(self.original),
+            "tolerance_mm": self.tolerance_mm,
+            "max_iterations": self.max_iterations,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(from_config(config["original"]), config["tolerance_mm"], config["max_iterations"])
+        return cls(
+            from_config(config["original"]), config["tolerance_mm"], config["max_iterations"]
+        )

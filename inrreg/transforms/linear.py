@@ -1,7 +1,7 @@
 """Translation, rigid and affine transforms about a stated centre.
 
-Every parameter is in mm of motion at ``radius`` mm from the centre, so one step size serves translation, rotation,
-scale and shear alike, and the same one serves the deformable transforms.
+Every parameter is in mm of motion at ``radius`` mm from the centre, so one step size serves
+translation, rotation, scale and shear alike, and the same one serves the deformable transforms.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,9 @@ class Linear(Transform):
         return torch.eye(self.ndim, dtype=torch.float64, device=self.device)
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
-        gradient = (self.matrix() - torch.eye(self.ndim, dtype=torch.float64, device=self.device)).to(points.dtype)
+        gradient = (
+            self.matrix() - torch.eye(self.ndim, dtype=torch.float64, device=self.device)
+        ).to(points.dtype)
         return (points - self.center.to(points.dtype)) @ gradient.T + self.shift.to(points.dtype)
 
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
@@ -50,7 +52,10 @@ class Linear(Transform):
         """
         matrix, shift = self.matrix().detach(), self.shift.detach()
         if abs(float(torch.linalg.det(matrix))) < 1e-9:
-            raise InversionError(f"an affine transform of determinant {float(torch.linalg.det(matrix)):.1e} has no inverse")
+            raise InversionError(
+                f"an affine transform of determinant {float(torch.linalg.det(matrix)):.1e} has no"
+                " inverse"
+            )
         inverse = torch.linalg.inv(matrix)
         return Affine.from_matrix(inverse, -inverse @ shift, self.center)
 
@@ -87,7 +92,9 @@ def identity(ndim: int) -> Translation:
 
 
 class Rigid(Linear):
-    """T(x) = R (x - c) + c + t with R = exp of the skew matrix of ``turn`` / radius (an angle in 2-D, an axis times angle in 3-D)."""
+    """T(x) = R (x - c) + c + t with R = exp of the skew matrix of ``turn`` / radius (an angle in
+    2-D, an axis times angle in 3-D).
+    """
 
     def __init__(self, center: ArrayLike, radius: float) -> None:
         super().__init__(center, radius)
@@ -112,14 +119,27 @@ class Affine(Linear):
         self.gradient = nn.Parameter(torch.zeros(self.ndim, self.ndim, dtype=torch.float64))
 
     def matrix(self) -> Float[Tensor, "d d"]:
-        return torch.eye(self.ndim, dtype=torch.float64, device=self.device) + self.gradient / self.radius
+        return (
+            torch.eye(self.ndim, dtype=torch.float64, device=self.device)
+            + self.gradient / self.radius
+        )
 
     @classmethod
-    def from_matrix(cls, matrix: ArrayLike | Tensor, shift: ArrayLike | Tensor, center: ArrayLike | Tensor, radius: float = 1.0) -> Self:
+    def from_matrix(
+        cls,
+        matrix: ArrayLike | Tensor,
+        shift: ArrayLike | Tensor,
+        center: ArrayLike | Tensor,
+        radius: float = 1.0,
+    ) -> Self:
         """T(x) = matrix (x - center) + center + shift."""
-        matrix, shift, center = (torch.as_tensor(v, dtype=torch.float64) for v in (matrix, shift, center))
+        matrix, shift, center = (
+            torch.as_tensor(v, dtype=torch.float64) for v in (matrix, shift, center)
+        )
         result = cls(center.cpu().numpy(), radius).to(matrix.device)
-        result.gradient.data.copy_((matrix - torch.eye(result.ndim, dtype=torch.float64, device=matrix.device)) * radius)
+        result.gradient.data.copy_(
+            (matrix - torch.eye(result.ndim, dtype=torch.float64, device=matrix.device)) * radius
+        )
         result.shift.data.copy_(shift)
         return result
 
@@ -133,13 +153,22 @@ class Affine(Linear):
 
 @dataclass(frozen=True)
 class LinearModel:
-    """Builds a translation, rigid or affine transform about the middle of the fixed grid (the middle of its mask, if one is given)."""
+    """Builds a translation, rigid or affine transform about the middle of the fixed grid (the
+    middle of its mask, if one is given).
+    """
 
     kind: str = "affine"
 
-    def build(self, grid: Grid, generator: torch.Generator, center: Sequence[float] | None = None) -> Linear:
+    def build(
+        self, grid: Grid, generator: torch.Generator, center: Sequence[float] | None = None
+    ) -> Linear:
         """The identity of this kind on ``grid``."""
         kinds = {"translation": Translation, "rigid": Rigid, "affine": Affine}
         if self.kind not in kinds:
-            raise TransformError(f"no linear transform is called {self.kind!r}; choose one of {', '.join(kinds)}")
-        return kinds[self.kind](grid.center if center is None else np.asarray(center), float(np.linalg.norm(grid.extent) / 4))
+            raise TransformError(
+                f"no linear transform is called {self.kind!r}; choose one of {', '.join(kinds)}"
+            )
+        return kinds[self.kind](
+            grid.center if center is None else np.asarray(center),
+            float(np.linalg.norm(grid.extent) / 4),
+        )

@@ -1,4 +1,6 @@
-"""A coordinate network as a transform, and the lattice rendering that lets it meet full-grid measures cheaply."""
+"""A coordinate network as a transform, and the lattice rendering that lets it meet full-grid
+measures cheaply.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -17,17 +19,32 @@ from inrreg.transforms.bspline import computed_spline, render, render_jacobian, 
 
 
 class Neural(Transform):
-    """u(x) = scale_mm * field((x - cube centre) / cube half-width), with any network ``field``: cube coordinates -> d numbers.
+    """u(x) = scale_mm * field((x - cube centre) / cube half-width), with any network ``field``:
+    cube coordinates -> d numbers.
 
-    ``name`` and ``options`` say how ``FIELDS`` builds the network again; without them it can be used but not saved. A ``Field`` gives u and
-    its Jacobian in one pass, any other module by forward-mode differentiation.
+    ``name`` and ``options`` say how ``FIELDS`` builds the network again; without them it can be
+    used but not saved. A ``Field`` gives u and its Jacobian in one pass, any other module by
+    forward-mode differentiation.
     """
 
     layered = True
 
-    def __init__(self, network: nn.Module, cube: Cube, scale_mm: float = 1.0, name: str = "", options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        cube: Cube,
+        scale_mm: float = 1.0,
+        name: str = "",
+        options: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        self.network, self.cube, self.scale_mm, self.name, self.options = network, cube, scale_mm, name, options or {}
+        self.network, self.cube, self.scale_mm, self.name, self.options = (
+            network,
+            cube,
+            scale_mm,
+            name,
+            options or {},
+        )
         self.ndim = len(cube.center)
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
@@ -35,51 +52,82 @@ class Neural(Transform):
 
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
         slopes = value_and_jacobian(self.network, self._unit(points))[1].to(points.dtype)
-        return self.scale_mm / self.cube.half_width * slopes + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+        return self.scale_mm / self.cube.half_width * slopes + torch.eye(
+            self.ndim, dtype=points.dtype, device=points.device
+        )
 
     def refine(self, spacing_mm: float) -> None:
-        """Let an ``Annealed`` network use all wavelengths that a lattice of ``spacing_mm`` renders well: four knots and more.
+        """Let an ``Annealed`` network use all wavelengths that a lattice of ``spacing_mm`` renders
+        well: four knots and more.
 
         Raises:
             TransformError: this network has all its wavelengths from the start.
         """
         if not isinstance(self.network, Annealed):
-            raise TransformError(f"Neural has no lattice to refine to {spacing_mm} mm, and {type(self.network).__name__} no bandwidth to raise; leave `control_spacing` out of its levels")
+            raise TransformError(
+                f"Neural has no lattice to refine to {spacing_mm} mm, and"
+                f" {type(self.network).__name__} no bandwidth to raise; leave `control_spacing` out"
+                " of its levels"
+            )
         self.network.anneal(4 * spacing_mm / self.cube.half_width)
 
     def counterpart(self) -> Transform:
-        return Neural(self.network.counterpart(), self.cube, self.scale_mm) if isinstance(self.network, TwoWay) else super().counterpart()
+        return (
+            Neural(self.network.counterpart(), self.cube, self.scale_mm)
+            if isinstance(self.network, TwoWay)
+            else super().counterpart()
+        )
 
     def _unit(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
         return self.cube.to_unit(points).to(next(self.network.parameters()).dtype)
 
     def config(self) -> dict[str, Any]:
         if self.name not in FIELDS:
-            raise TransformError(f"a network of type {type(self.network).__name__} has no name to be saved under; add it to inrreg.fields.FIELDS and give Neural its name and options")
+            raise TransformError(
+                f"a network of type {type(self.network).__name__} has no name to be saved under;"
+                " add it to inrreg.fields.FIELDS and give Neural its name and options"
+            )
         options = {key: value for key, value in self.options.items() if key not in EXECUTION}
-        return {"field": self.name, "options": options, "center": list(self.cube.center), "half_width": self.cube.half_width, "scale_mm": self.scale_mm}
+        return {
+            "field": self.name,
+            "options": options,
+            "center": list(self.cube.center),
+            "half_width": self.cube.half_width,
+            "scale_mm": self.scale_mm,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         cube = Cube(tuple(config["center"]), config["half_width"])
-        network = FIELDS[config["field"]](ndim=len(cube.center), outputs=len(cube.center), **config["options"])
+        network = FIELDS[config["field"]](
+            ndim=len(cube.center), outputs=len(cube.center), **config["options"]
+        )
         return cls(network, cube, config["scale_mm"], config["field"], config["options"])
 
 
 class Render(Transform):
-    """The cubic B-spline that passes through another transform's displacement at the knots of ``lattice``.
+    """The cubic B-spline that passes through another transform's displacement at the knots of
+    ``lattice``.
 
-    The inner field is asked once a knot instead of once a voxel, and what results is a free-form deformation whose
-    coefficients a network predicts: C2, with analytic derivatives, rendered on any aligned grid by matrix products.
+    The inner field is asked once a knot instead of once a voxel, and what results is a free-form
+    deformation whose coefficients a network predicts: C2, with analytic derivatives, rendered on
+    any aligned grid by matrix products.
     """
 
     def __init__(self, inner: Transform, lattice: Grid) -> None:
         super().__init__()
-        self.inner, self.lattice, self.ndim, self.layered = inner, lattice, inner.ndim, inner.layered
+        self.inner, self.lattice, self.ndim, self.layered = (
+            inner,
+            lattice,
+            inner.ndim,
+            inner.layered,
+        )
 
     @classmethod
     def over(cls, inner: Transform, grid: Grid, spacing_mm: float) -> Self:
-        """``inner`` asked on a lattice of ``spacing_mm`` that reaches past every voxel of ``grid``."""
+        """``inner`` asked on a lattice of ``spacing_mm`` that reaches past every voxel of
+        ``grid``.
+        """
         return cls(inner, grid.covering(spacing_mm, margin=1))
 
     def coefficients(self) -> Float[Tensor, "d *lattice"]:
@@ -90,20 +138,34 @@ class Render(Transform):
         return computed_spline(self.coefficients(), self.lattice)
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
-        return spline_combination(Image(self.coefficients(), self.lattice, "coefficients"), points).movedim(0, -1)
+        return spline_combination(
+            Image(self.coefficients(), self.lattice, "coefficients"), points
+        ).movedim(0, -1)
 
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
         gradient = spatial_gradient(self.coefficients(), self.lattice, points, 3)
-        return gradient.movedim(0, -2) + torch.eye(self.ndim, dtype=points.dtype, device=points.device)
+        return gradient.movedim(0, -2) + torch.eye(
+            self.ndim, dtype=points.dtype, device=points.device
+        )
 
     def displacement_on(self, grid: Grid) -> Float[Tensor, "*shape d"]:
-        return render(self.coefficients(), self.lattice, grid) if grid.aligned_with(self.lattice) else super().displacement_on(grid)
+        return (
+            render(self.coefficients(), self.lattice, grid)
+            if grid.aligned_with(self.lattice)
+            else super().displacement_on(grid)
+        )
 
     def jacobian_on(self, grid: Grid) -> Float[Tensor, "*shape d d"]:
-        return render_jacobian(self.coefficients(), self.lattice, grid) if grid.aligned_with(self.lattice) else super().jacobian_on(grid)
+        return (
+            render_jacobian(self.coefficients(), self.lattice, grid)
+            if grid.aligned_with(self.lattice)
+            else super().jacobian_on(grid)
+        )
 
     def refine(self, spacing_mm: float) -> None:
-        """Ask the inner field on a lattice of ``spacing_mm`` from now on: detail that it held between the old knots appears, and an annealed network may make more."""
+        """Ask the inner field on a lattice of ``spacing_mm`` from now on: detail that it held
+        between the old knots appears, and an annealed network may make more.
+        """
         self.lattice = self.lattice.covering(spacing_mm)
         if isinstance(self.inner, Neural) and isinstance(self.inner.network, Annealed):
             self.inner.refine(spacing_mm)
@@ -118,7 +180,9 @@ class Render(Transform):
 
 @dataclass(frozen=True)
 class NeuralModel:
-    """Builds a coordinate-network transform over the fixed grid; ``lattice_mm`` asks for it to be rendered on a lattice of that spacing, to whose wavelengths an annealed network then keeps."""
+    """Builds a coordinate-network transform over the fixed grid; ``lattice_mm`` asks for it to be
+    rendered on a lattice of that spacing, to whose wavelengths an annealed network then keeps.
+    """
 
     network: str = "siren"
     options: dict[str, Any] = field(default_factory=dict)
@@ -127,7 +191,9 @@ class NeuralModel:
 
     def build(self, grid: Grid, generator: torch.Generator) -> Transform:
         """The identity over ``grid``, its weights drawn from ``generator``."""
-        network = built(self.network, ndim=grid.ndim, outputs=grid.ndim, generator=generator, **self.options)
+        network = built(
+            self.network, ndim=grid.ndim, outputs=grid.ndim, generator=generator, **self.options
+        )
         neural = Neural(network, Cube.around(grid), self.scale_mm, self.network, dict(self.options))
         if self.lattice_mm is None:
             return neural

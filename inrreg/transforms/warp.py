@@ -19,24 +19,43 @@ AnyImage = TypeVar("AnyImage", bound=Image)
 
 
 @torch.no_grad()
-def warp(image: AnyImage, transform: Transform, grid: Grid, outside: float | None = None, method: Literal["linear", "cubic"] = "linear") -> AnyImage:
-    """The moving ``image`` resampled on the fixed ``grid``: its value at T(x) for every voxel centre x; same kind, name, dtype and intensity units.
+def warp(
+    image: AnyImage,
+    transform: Transform,
+    grid: Grid,
+    outside: float | None = None,
+    method: Literal["linear", "cubic"] = "linear",
+) -> AnyImage:
+    """The moving ``image`` resampled on the fixed ``grid``: its value at T(x) for every voxel
+    centre x; same kind, name, dtype and intensity units.
 
-    ``method`` is linear or cubic (interpolating B-splines); labels take the nearest voxel whichever it is. Where T(x) lies beyond the moving voxels the result is ``outside``:
-    the least value of each channel unless given, 0 for labels. Cubic may overshoot the range of the image at sharp edges.
+    ``method`` is linear or cubic (interpolating B-splines); labels take the nearest voxel whichever
+    it is. Where T(x) lies beyond the moving voxels the result is ``outside``: the least value of
+    each channel unless given, 0 for labels. Cubic may overshoot the range of the image at sharp
+    edges.
 
     Raises:
         FrameError: image, transform and grid are not all 2-D or all 3-D.
         InputError: an unknown ``method``.
     """
     if not image.grid.ndim == transform.ndim == grid.ndim:
-        raise FrameError(f"{image.name} is {image.grid.ndim}-D, the transform {transform.ndim}-D and the fixed grid {grid.ndim}-D; give all three the same dimension")
+        raise FrameError(
+            f"{image.name} is {image.grid.ndim}-D, the transform {transform.ndim}-D and the fixed"
+            f" grid {grid.ndim}-D; give all three the same dimension"
+        )
     return warped(image, transform.displacement_on(grid), grid, outside, method)
 
 
 @torch.no_grad()
-def warped(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Grid, outside: float | None = None, method: Literal["linear", "cubic"] = "linear") -> AnyImage:
-    """What ``warp`` gives, by a map of which ``displacement`` is what ``displacement_on(grid)`` gave: mm, at every voxel of ``grid``.
+def warped(
+    image: AnyImage,
+    displacement: Float[Tensor, "*shape d"],
+    grid: Grid,
+    outside: float | None = None,
+    method: Literal["linear", "cubic"] = "linear",
+) -> AnyImage:
+    """What ``warp`` gives, by a map of which ``displacement`` is what ``displacement_on(grid)``
+    gave: mm, at every voxel of ``grid``.
 
     Raises:
         InputError: an unknown ``method``.
@@ -45,34 +64,62 @@ def warped(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Grid,
     if method == "linear" and image.device.type == "cpu" and not isinstance(image, LabelImage):
         return image.with_data(by_rows(image, displacement.cpu(), grid, fill), grid)
     sample = _sampler(image, method)
-    points, u = grid.points(device=image.device).reshape(-1, grid.ndim), displacement.reshape(-1, grid.ndim).to(image.device)
-    parts = [_filled(sample, image.grid, x + part, fill) for x, part in zip(points.split(CHUNK), u.split(CHUNK), strict=True)]
+    points, u = (
+        grid.points(device=image.device).reshape(-1, grid.ndim),
+        displacement.reshape(-1, grid.ndim).to(image.device),
+    )
+    parts = [
+        _filled(sample, image.grid, x + part, fill)
+        for x, part in zip(points.split(CHUNK), u.split(CHUNK), strict=True)
+    ]
     return image.with_data(torch.cat(parts, 1).reshape(-1, *grid.shape), grid)
 
 
 @torch.no_grad()
 def displaced(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Grid) -> AnyImage:
-    """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by linear interpolation, its border held; on a CPU by the compiled loops that serve a step of a registration."""
+    """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by linear interpolation,
+    its border held; on a CPU by the compiled loops that serve a step of a registration.
+    """
     if image.device.type != "cpu":
         return image.with_data(linear(image, grid.points(device=image.device) + displacement), grid)
-    return image.with_data(interpolated(image.data.to(displacement.dtype), displacement, Placement.unmoved(grid, image.grid)), grid)
+    return image.with_data(
+        interpolated(
+            image.data.to(displacement.dtype), displacement, Placement.unmoved(grid, image.grid)
+        ),
+        grid,
+    )
 
 
 def _sampler(image: Image, method: str) -> Callable[[Tensor], Tensor]:
-    """World points -> values; what is needed once an image (spline coefficients) is made here, not once a chunk."""
+    """World points -> values; what is needed once an image (spline coefficients) is made here, not
+    once a chunk.
+    """
     if method not in ("linear", "cubic"):
-        raise InputError(f"no interpolation is called {method!r}; choose linear or cubic (labels always take the nearest voxel)")
+        raise InputError(
+            f"no interpolation is called {method!r}; choose linear or cubic (labels always take the"
+            " nearest voxel)"
+        )
     if isinstance(image, LabelImage):
         return partial(nearest, image)
-    return partial(spline_combination, spline_image(image)) if method == "cubic" else partial(linear, image)
+    return (
+        partial(spline_combination, spline_image(image))
+        if method == "cubic"
+        else partial(linear, image)
+    )
 
 
 def _fill(image: Image, outside: float | None) -> Tensor:
     """The value beyond the moving image, one a channel."""
     if outside is not None:
         return image.data.new_full((image.channels, 1), outside)
-    return image.data.new_zeros(image.channels, 1) if isinstance(image, LabelImage) else image.data.flatten(1).amin(1, keepdim=True)
+    return (
+        image.data.new_zeros(image.channels, 1)
+        if isinstance(image, LabelImage)
+        else image.data.flatten(1).amin(1, keepdim=True)
+    )
 
 
-def _filled(sample: Callable[[Tensor], Tensor], grid: Grid, points: Float[Tensor, "n d"], fill: Tensor) -> Tensor:
+def _filled(
+    sample: Callable[[Tensor], Tensor], grid: Grid, points: Float[Tensor, "n d"], fill: Tensor
+) -> Tensor:
     return torch.where(inside(grid, points).bool(), sample(points), fill)

@@ -1,4 +1,6 @@
-"""The cases all tools are run on: the shared ones (a development set), and generated lungs of test seeds."""
+"""The cases all tools are run on: the shared ones (a development set), and generated lungs of test
+seeds.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,9 @@ class Generated(Case):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A case and what its anatomy asks of a tool; ``measures`` are the errors that count, less is better, the first before all."""
+    """A case and what its anatomy asks of a tool; ``measures`` are the errors that count, less is
+    better, the first before all.
+    """
 
     case: Case
     anatomy: str
@@ -43,7 +47,11 @@ class Benchmark:
     def files(self) -> dict[str, Path]:
         """Images, and masks where there are any."""
         names = ("fixed", "moving", "fixed_mask", "moving_mask")
-        return {name: path for name in names if (path := self.case.folder.absolute() / f"{name}.nii.gz").exists()}
+        return {
+            name: path
+            for name in names
+            if (path := self.case.folder.absolute() / f"{name}.nii.gz").exists()
+        }
 
     def start_mm(self) -> tuple[float, float, float]:
         """The translation between the centroids of both masks, LPS mm; none without masks."""
@@ -62,7 +70,8 @@ def _centroid(path: Path) -> np.ndarray:
 
 
 def chosen(names: list[str], root: Path) -> list[Benchmark]:
-    """The cases of these names, or of the groups ``lung``, ``liver``, ``brain`` and ``phantoms``; phantoms are made in ``root``.
+    """The cases of these names, or of the groups ``lung``, ``liver``, ``brain`` and ``phantoms``;
+    phantoms are made in ``root``.
 
     Raises:
         InputError: a name that is none.
@@ -70,7 +79,9 @@ def chosen(names: list[str], root: Path) -> list[Benchmark]:
     known = [name for group in GROUPS.values() for name in group]
     found = [case for name in names for case in GROUPS.get(name, (name,))]
     if unknown := [name for name in found if name not in known]:
-        raise InputError(f"no case is called {unknown[0]!r}; choose of {', '.join([*GROUPS, *known])}")
+        raise InputError(
+            f"no case is called {unknown[0]!r}; choose of {', '.join([*GROUPS, *known])}"
+        )
     return [_benchmark(name, root) for name in dict.fromkeys(found)]
 
 
@@ -79,4 +90,8 @@ def _benchmark(name: str, root: Path) -> Benchmark:
         return Benchmark(Generated(name, root), "lung", ("lung_mean_mm", "lung_median_mm"))
     if name in LUNG:
         return Benchmark(Case(name), "lung", ("L_trimmed98_mm", "L_mean_mm", "L_median_mm"))
-    return Benchmark(Case(name), "liver", ("liver_mean_mm", "outside_mean_mm")) if name in LIVER else Benchmark(Case(name), "brain", ("missing_dice",))
+    return (
+        Benchmark(Case(name), "liver", ("liver_mean_mm", "outside_mean_mm"))
+        if name in LIVER
+        else Benchmark(Case(name), "brain", ("missing_dice",))
+    )

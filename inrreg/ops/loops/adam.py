@@ -10,9 +10,25 @@ PIECE = 4096
 
 
 @compiled
-def move(start: int, stop: int, parameters: NDArray, gradient: NDArray, mean: NDArray, square: NDArray, constants: NDArray) -> None:
-    """Pieces ``start`` to ``stop``; ``constants`` are the shares of the old mean and of the old square, the length of the step, the factor of the root, and what is added to it."""
-    a, b, length, factor, least = constants[0], constants[1], constants[2], constants[3], constants[4]
+def move(
+    start: int,
+    stop: int,
+    parameters: NDArray,
+    gradient: NDArray,
+    mean: NDArray,
+    square: NDArray,
+    constants: NDArray,
+) -> None:
+    """Pieces ``start`` to ``stop``; ``constants`` are the shares of the old mean and of the old
+    square, the length of the step, the factor of the root, and what is added to it.
+    """
+    a, b, length, factor, least = (
+        constants[0],
+        constants[1],
+        constants[2],
+        constants[3],
+        constants[4],
+    )
     one = parameters.dtype.type(1)
     first, end = start * PIECE, min(stop * PIECE, len(parameters))
     p, g, m, s = parameters[first:end], gradient[first:end], mean[first:end], square[first:end]

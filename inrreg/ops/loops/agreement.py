@@ -1,4 +1,6 @@
-"""The correlation of two images in a box around each voxel, by sums that run along: a plane enters and one leaves, then a row, then a voxel."""
+"""The correlation of two images in a box around each voxel, by sums that run along: a plane enters
+and one leaves, then a row, then a voxel.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,21 +8,55 @@ from numpy.typing import NDArray
 from inrreg.ops.loops import compiled
 
 LAYERS = 32
-"""Sums begin anew after so many, so that their rounding does not depend on the number of threads."""
+"""Sums begin anew after so many, so that their rounding does not depend on the number of threads.
+"""
 
 
 @compiled
-def local_correlations(first: int, stop: int, f: NDArray, w: NDArray, inside: NDArray, radii: NDArray, least_f: float, least_w: float, result: NDArray) -> None:
+def local_correlations(
+    first: int,
+    stop: int,
+    f: NDArray,
+    w: NDArray,
+    inside: NDArray,
+    radii: NDArray,
+    least_f: float,
+    least_w: float,
+    result: NDArray,
+) -> None:
     """``correlations_of_layers`` of blocks ``first`` to ``stop``, of ``LAYERS`` layers each."""
     for block in range(first, stop):
-        correlations_of_layers(block * LAYERS, min((block + 1) * LAYERS, len(f)), f, w, inside, radii, least_f, least_w, result)
+        correlations_of_layers(
+            block * LAYERS,
+            min((block + 1) * LAYERS, len(f)),
+            f,
+            w,
+            inside,
+            radii,
+            least_f,
+            least_w,
+            result,
+        )
 
 
 @compiled
-def correlations_of_layers(first: int, stop: int, f: NDArray, w: NDArray, inside: NDArray, radii: NDArray, least_f: float, least_w: float, result: NDArray) -> None:
-    """``result[i]``: of layer i the sum of correlations of ``f`` and ``w`` over the boxes around what is ``inside``, and the number of these boxes where the variance of ``f`` is above ``least_f``.
+def correlations_of_layers(
+    first: int,
+    stop: int,
+    f: NDArray,
+    w: NDArray,
+    inside: NDArray,
+    radii: NDArray,
+    least_f: float,
+    least_w: float,
+    result: NDArray,
+) -> None:
+    """``result[i]``: of layer i the sum of correlations of ``f`` and ``w`` over the boxes around
+    what is ``inside``, and the number of these boxes where the variance of ``f`` is above
+    ``least_f``.
 
-    Images are ``[x, y, z]``, boxes reach ``radii`` to either side and are cut at the border; the others count as nothing, and those where the variance of ``w`` is not above ``least_w`` as 0.
+    Images are ``[x, y, z]``, boxes reach ``radii`` to either side and are cut at the border; the
+    others count as nothing, and those where the variance of ``w`` is not above ``least_w`` as 0.
     """
     layers, rows, n = f.shape
     above, aside, along = radii[0], radii[1], radii[2]
@@ -55,7 +91,15 @@ def correlations_of_layers(first: int, stop: int, f: NDArray, w: NDArray, inside
 def add_products(f: NDArray, w: NDArray, sign: float, planes: NDArray) -> None:
     """``sign`` times f, w, f f, w w and f w onto ``planes`` ``[5, y, z]``."""
     for j in range(len(f)):
-        p, q, a, b, c, d, e = f[j], w[j], planes[0, j], planes[1, j], planes[2, j], planes[3, j], planes[4, j]
+        p, q, a, b, c, d, e = (
+            f[j],
+            w[j],
+            planes[0, j],
+            planes[1, j],
+            planes[2, j],
+            planes[3, j],
+            planes[4, j],
+        )
         for k in range(p.size):
             a[k] += sign * p[k]
             b[k] += sign * q[k]
@@ -74,8 +118,18 @@ def add_rows(rows: NDArray, sign: float, sums: NDArray) -> None:
 
 
 @compiled
-def of_row(sums: NDArray, before: NDArray, inside: NDArray, along: int, size: int, least_f: float, least_w: float) -> tuple[float, int]:
-    """Sum of correlations and number of boxes of one row; ``before`` ``[5, z + 1]`` is overwritten, ``size`` the boxes' extent across the row, in voxels."""
+def of_row(
+    sums: NDArray,
+    before: NDArray,
+    inside: NDArray,
+    along: int,
+    size: int,
+    least_f: float,
+    least_w: float,
+) -> tuple[float, int]:
+    """Sum of correlations and number of boxes of one row; ``before`` ``[5, z + 1]`` is overwritten,
+    ``size`` the boxes' extent across the row, in voxels.
+    """
     n = len(inside)
     for m in range(5):
         row, total = sums[m], before[m]

@@ -7,8 +7,12 @@ from inrreg.ops.loops import compiled
 
 
 @compiled
-def above_least(first: int, stop: int, distance: NDArray[np.floating], mean: NDArray[np.floating]) -> None:
-    """``distance`` ``[c, x, sites]`` less the least of its channels at each site, NaN where one is, and the ``mean`` ``[x, sites]`` of what is left."""
+def above_least(
+    first: int, stop: int, distance: NDArray[np.floating], mean: NDArray[np.floating]
+) -> None:
+    """``distance`` ``[c, x, sites]`` less the least of its channels at each site, NaN where one is,
+    and the ``mean`` ``[x, sites]`` of what is left.
+    """
     least = np.empty(distance.shape[2], distance.dtype)
     for x in range(first, stop):
         for k in range(len(least)):
@@ -27,7 +31,9 @@ def above_least(first: int, stop: int, distance: NDArray[np.floating], mean: NDA
 
 
 @compiled
-def negative_share(first: int, stop: int, distance: NDArray[np.floating], of: NDArray[np.floating]) -> None:
+def negative_share(
+    first: int, stop: int, distance: NDArray[np.floating], of: NDArray[np.floating]
+) -> None:
     """``distance`` ``[c, x, sites]`` becomes - distance / of."""
     inverse = np.empty(distance.shape[2], distance.dtype)
     for x in range(first, stop):

@@ -1,4 +1,6 @@
-"""Sums and matrices of distances between points in 3-D, for splines whose radial function is the distance."""
+"""Sums and matrices of distances between points in 3-D, for splines whose radial function is the
+distance.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +9,9 @@ from inrreg.ops.loops import compiled
 
 
 @compiled
-def distances(first: int, stop: int, points: NDArray[np.floating], out: NDArray[np.floating]) -> None:
+def distances(
+    first: int, stop: int, points: NDArray[np.floating], out: NDArray[np.floating]
+) -> None:
     """``out[i, j]`` = |point i - point j|, of points ``[3, n]``."""
     x, y, z = points[0], points[1], points[2]
     for i in range(first, stop):
@@ -17,8 +21,17 @@ def distances(first: int, stop: int, points: NDArray[np.floating], out: NDArray[
 
 
 @compiled
-def weighted_distances(first: int, stop: int, at: NDArray[np.floating], points: NDArray[np.floating], weights: NDArray[np.floating], out: NDArray[np.floating]) -> None:
-    """``out[:, k]`` = sum over i of weights[:, i] |at[:, k] - points[:, i]|; everything is ``[3, ...]``."""
+def weighted_distances(
+    first: int,
+    stop: int,
+    at: NDArray[np.floating],
+    points: NDArray[np.floating],
+    weights: NDArray[np.floating],
+    out: NDArray[np.floating],
+) -> None:
+    """``out[:, k]`` = sum over i of weights[:, i] |at[:, k] - points[:, i]|; everything is ``[3,
+    ...]``.
+    """
     x, y, z, u, v, w = points[0], points[1], points[2], weights[0], weights[1], weights[2]
     zero = points.dtype.type(0)
     for k in range(first, stop):

@@ -13,7 +13,9 @@ LANES = 64
 
 @compiled
 def come_nearer(points: Array, others: Array, m: int, squares: Array) -> None:
-    """``squares`` ``[n]``: the least of what they were and of the squared distances of ``points`` ``[3, n]`` to number ``m`` of ``others``."""
+    """``squares`` ``[n]``: the least of what they were and of the squared distances of ``points``
+    ``[3, n]`` to number ``m`` of ``others``.
+    """
     a, b, c = others[0, m], others[1, m], others[2, m]
     for k in range(np.uint64(len(squares))):
         x, y, z = points[0, k] - a, points[1, k] - b, points[2, k] - c
@@ -40,8 +42,10 @@ def largest(values: Array) -> int:
 
 @compiled
 def choose_farthest(points: Array, others: Array, least: float, chosen: Array) -> int:
-    """Into ``chosen``, as many as it has room for, the numbers of ``points`` ``[3, n]`` farthest from ``others`` ``[3, m]`` and from those chosen; ends, and says after how many, where
-    none is ``least`` or more away."""
+    """Into ``chosen``, as many as it has room for, the numbers of ``points`` ``[3, n]`` farthest
+    from ``others`` ``[3, m]`` and from those chosen; ends, and says after how many, where none is
+    ``least`` or more away.
+    """
     squares = np.full(points.shape[1], np.inf, points.dtype)
     for m in range(others.shape[1]):
         come_nearer(points, others, m, squares)

@@ -1,7 +1,10 @@
-"""Linear interpolation of an image at displaced sites, its derivative, and whether a site stays inside; ``inrreg.ops.interpolation`` says where the sites lie.
+"""Linear interpolation of an image at displaced sites, its derivative, and whether a site stays
+inside; ``inrreg.ops.interpolation`` says where the sites lie.
 
-Displacements are ``[3, i, j, k]``, images ``[c, x, y, z]``. A site lies at voxel start + i steps[0] + j steps[1] + k steps[2] + u turn. ``parts`` ``[i, j, 2]`` holds begin and end of what is
-wanted of each row. A row is done in short loops that the compiler turns into vectors: where its sites lie, in which cells, what stands at the corners.
+Displacements are ``[3, i, j, k]``, images ``[c, x, y, z]``. A site lies at voxel start + i steps[0]
++ j steps[1] + k steps[2] + u turn. ``parts`` ``[i, j, 2]`` holds begin and end of what is wanted of
+each row. A row is done in short loops that the compiler turns into vectors: where its sites lie, in
+which cells, what stands at the corners.
 """
 
 from typing import Any
@@ -14,9 +17,25 @@ Array = Any
 
 
 @compiled
-def interpolate(first: int, stop: int, displacement: Array, parts: Array, image: Array, start: Array, steps: Array, turn: Array, values: Array) -> None:
-    """``values`` ``[c, i, j, k]`` of the image in layers ``first`` to ``stop``, 0 outside the parts."""
-    n, flat, (x, y, z) = np.uint64(values.shape[3]), image.reshape(len(image), -1), stride(image.shape[1:])
+def interpolate(
+    first: int,
+    stop: int,
+    displacement: Array,
+    parts: Array,
+    image: Array,
+    start: Array,
+    steps: Array,
+    turn: Array,
+    values: Array,
+) -> None:
+    """``values`` ``[c, i, j, k]`` of the image in layers ``first`` to ``stop``, 0 outside the
+    parts.
+    """
+    n, flat, (x, y, z) = (
+        np.uint64(values.shape[3]),
+        image.reshape(len(image), -1),
+        stride(image.shape[1:]),
+    )
     voxels, fraction, below = buffers(displacement)
     for i in range(np.uint64(first), np.uint64(stop)):
         for j in range(np.uint64(values.shape[2])):
@@ -28,9 +47,20 @@ def interpolate(first: int, stop: int, displacement: Array, parts: Array, image:
                     values[channel, i, j, k] = 0
                 for k in range(begin, end):
                     at, s, t, r = below[k], fraction[0, k], fraction[1, k], fraction[2, k]
-                    a, b, c, d = flat[channel, at], flat[channel, at + y], flat[channel, at + x], flat[channel, at + x + y]
-                    a, b = a + r * (flat[channel, at + z] - a), b + r * (flat[channel, at + y + z] - b)
-                    c, d = c + r * (flat[channel, at + x + z] - c), d + r * (flat[channel, at + x + y + z] - d)
+                    a, b, c, d = (
+                        flat[channel, at],
+                        flat[channel, at + y],
+                        flat[channel, at + x],
+                        flat[channel, at + x + y],
+                    )
+                    a, b = (
+                        a + r * (flat[channel, at + z] - a),
+                        b + r * (flat[channel, at + y + z] - b),
+                    )
+                    c, d = (
+                        c + r * (flat[channel, at + x + z] - c),
+                        d + r * (flat[channel, at + x + y + z] - d),
+                    )
                     a, c = a + t * (b - a), c + t * (d - c)
                     values[channel, i, j, k] = a + s * (c - a)
                 for k in range(end, n):
@@ -38,9 +68,26 @@ def interpolate(first: int, stop: int, displacement: Array, parts: Array, image:
 
 
 @compiled
-def interpolate_back(first: int, stop: int, displacement: Array, parts: Array, image: Array, start: Array, steps: Array, turn: Array, of_values: Array, gradient: Array) -> None:
-    """``gradient`` ``[3, i, j, k]`` by the displacement of the sum of ``of_values`` times what ``interpolate`` gives."""
-    n, flat, (x, y, z) = np.uint64(of_values.shape[3]), image.reshape(len(image), -1), stride(image.shape[1:])
+def interpolate_back(
+    first: int,
+    stop: int,
+    displacement: Array,
+    parts: Array,
+    image: Array,
+    start: Array,
+    steps: Array,
+    turn: Array,
+    of_values: Array,
+    gradient: Array,
+) -> None:
+    """``gradient`` ``[3, i, j, k]`` by the displacement of the sum of ``of_values`` times what
+    ``interpolate`` gives.
+    """
+    n, flat, (x, y, z) = (
+        np.uint64(of_values.shape[3]),
+        image.reshape(len(image), -1),
+        stride(image.shape[1:]),
+    )
     voxels, fraction, below = buffers(displacement)
     slope, number = np.empty_like(voxels), displacement.dtype.type
     for i in range(np.uint64(first), np.uint64(stop)):
@@ -52,9 +99,25 @@ def interpolate_back(first: int, stop: int, displacement: Array, parts: Array, i
                 slope[0, k], slope[1, k], slope[2, k] = 0, 0, 0
             for channel in range(np.uint64(len(image))):
                 for k in range(begin, end):
-                    at, s, t, r, factor = below[k], fraction[0, k], fraction[1, k], fraction[2, k], of_values[channel, i, j, k]
-                    a, b, c, d = flat[channel, at], flat[channel, at + y], flat[channel, at + x], flat[channel, at + x + y]
-                    a_z, b_z, c_z, d_z = flat[channel, at + z] - a, flat[channel, at + y + z] - b, flat[channel, at + x + z] - c, flat[channel, at + x + y + z] - d
+                    at, s, t, r, factor = (
+                        below[k],
+                        fraction[0, k],
+                        fraction[1, k],
+                        fraction[2, k],
+                        of_values[channel, i, j, k],
+                    )
+                    a, b, c, d = (
+                        flat[channel, at],
+                        flat[channel, at + y],
+                        flat[channel, at + x],
+                        flat[channel, at + x + y],
+                    )
+                    a_z, b_z, c_z, d_z = (
+                        flat[channel, at + z] - a,
+                        flat[channel, at + y + z] - b,
+                        flat[channel, at + x + z] - c,
+                        flat[channel, at + x + y + z] - d,
+                    )
                     a, b, c, d = a + r * a_z, b + r * b_z, c + r * c_z, d + r * d_z
                     a_y, c_y, a_z, c_z = b - a, d - c, a_z + t * (b_z - a_z), c_z + t * (d_z - c_z)
                     slope[0, k] += factor * (c + t * c_y - a - t * a_y)
@@ -62,19 +125,42 @@ def interpolate_back(first: int, stop: int, displacement: Array, parts: Array, i
                     slope[2, k] += factor * (a_z + s * (c_z - a_z))
             hold(voxels, begin, end, image.shape[1:], slope)
             for component in range(np.uint64(3)):
-                by_x, by_y, by_z = number(turn[component, 0]), number(turn[component, 1]), number(turn[component, 2])
+                by_x, by_y, by_z = (
+                    number(turn[component, 0]),
+                    number(turn[component, 1]),
+                    number(turn[component, 2]),
+                )
                 for k in range(begin):
                     gradient[component, i, j, k] = 0
                 for k in range(begin, end):
-                    gradient[component, i, j, k] = by_x * slope[0, k] + by_y * slope[1, k] + by_z * slope[2, k]
+                    gradient[component, i, j, k] = (
+                        by_x * slope[0, k] + by_y * slope[1, k] + by_z * slope[2, k]
+                    )
                 for k in range(end, n):
                     gradient[component, i, j, k] = 0
 
 
 @compiled
-def stay_inside(first: int, stop: int, displacement: Array, parts: Array, shape: Array, start: Array, steps: Array, turn: Array, weight: Array, left: Array) -> None:
-    """``left`` ``[i, j, k]`` becomes ``weight``, and 0 where a site within the parts lies beyond the voxels of an image of ``shape``, or nowhere."""
-    number, voxels, n = displacement.dtype.type, np.empty((3, weight.shape[2]), displacement.dtype), np.uint64(weight.shape[2])
+def stay_inside(
+    first: int,
+    stop: int,
+    displacement: Array,
+    parts: Array,
+    shape: Array,
+    start: Array,
+    steps: Array,
+    turn: Array,
+    weight: Array,
+    left: Array,
+) -> None:
+    """``left`` ``[i, j, k]`` becomes ``weight``, and 0 where a site within the parts lies beyond
+    the voxels of an image of ``shape``, or nowhere.
+    """
+    number, voxels, n = (
+        displacement.dtype.type,
+        np.empty((3, weight.shape[2]), displacement.dtype),
+        np.uint64(weight.shape[2]),
+    )
     zero, lowest = number(0), number(-0.5)
     last_x, last_y, last_z = number(shape[0] - 0.5), number(shape[1] - 0.5), number(shape[2] - 0.5)
     for i in range(np.uint64(first), np.uint64(stop)):
@@ -85,35 +171,81 @@ def stay_inside(first: int, stop: int, displacement: Array, parts: Array, shape:
                 left[i, j, k] = weight[i, j, k]
             for k in range(begin, end):
                 u, v, w = voxels[0, k], voxels[1, k], voxels[2, k]
-                within = (u >= lowest) & (u <= last_x) & (v >= lowest) & (v <= last_y) & (w >= lowest) & (w <= last_z)
+                within = (
+                    (u >= lowest)
+                    & (u <= last_x)
+                    & (v >= lowest)
+                    & (v <= last_y)
+                    & (w >= lowest)
+                    & (w <= last_z)
+                )
                 left[i, j, k] = left[i, j, k] if within else zero
 
 
 @compiled
 def buffers(displacement: Array) -> tuple[Array, Array, Array]:
-    """Room for where the sites of a row lie, how far above the samples below, and for the numbers of these."""
+    """Room for where the sites of a row lie, how far above the samples below, and for the numbers
+    of these.
+    """
     n = displacement.shape[3]
-    return np.empty((3, n), displacement.dtype), np.empty((3, n), displacement.dtype), np.empty(n, np.uint64)
+    return (
+        np.empty((3, n), displacement.dtype),
+        np.empty((3, n), displacement.dtype),
+        np.empty(n, np.uint64),
+    )
 
 
 @compiled
-def place(displacement: Array, i: Index, j: Index, begin: Index, end: Index, start: Array, steps: Array, turn: Array, voxels: Array) -> None:
+def place(
+    displacement: Array,
+    i: Index,
+    j: Index,
+    begin: Index,
+    end: Index,
+    start: Array,
+    steps: Array,
+    turn: Array,
+    voxels: Array,
+) -> None:
     """Where the sites of a row lie, from ``begin`` to ``end``, ``[3, k]``."""
     number = displacement.dtype.type
     for axis in range(np.uint64(3)):
-        first, step = number(start[axis] + i * steps[0, axis] + j * steps[1, axis]), number(steps[2, axis])
+        first, step = (
+            number(start[axis] + i * steps[0, axis] + j * steps[1, axis]),
+            number(steps[2, axis]),
+        )
         by_u, by_v, by_w = number(turn[0, axis]), number(turn[1, axis]), number(turn[2, axis])
         for k in range(begin, end):
-            voxels[axis, k] = first + number(k) * step + by_u * displacement[0, i, j, k] + by_v * displacement[1, i, j, k] + by_w * displacement[2, i, j, k]
+            voxels[axis, k] = (
+                first
+                + number(k) * step
+                + by_u * displacement[0, i, j, k]
+                + by_v * displacement[1, i, j, k]
+                + by_w * displacement[2, i, j, k]
+            )
 
 
 @compiled
-def locate(voxels: Array, begin: Index, end: Index, shape: tuple[int, int, int], below: Array, fraction: Array) -> None:
-    """The number of the sample below each position in an image of ``shape`` whose border values are held, and how far above it that lies, 0 to 1; a position that is no number stays none."""
+def locate(
+    voxels: Array,
+    begin: Index,
+    end: Index,
+    shape: tuple[int, int, int],
+    below: Array,
+    fraction: Array,
+) -> None:
+    """The number of the sample below each position in an image of ``shape`` whose border values are
+    held, and how far above it that lies, 0 to 1; a position that is no number stays none.
+    """
     number = voxels.dtype.type
     zero = number(0)
     for axis in range(3):
-        along, last, highest, n = np.uint64(axis), number(shape[axis] - 1), max(shape[axis] - 2, 0), np.uint64(shape[axis])
+        along, last, highest, n = (
+            np.uint64(axis),
+            number(shape[axis] - 1),
+            max(shape[axis] - 2, 0),
+            np.uint64(shape[axis]),
+        )
         for k in range(begin, end):
             voxel = voxels[along, k]
             position = min(max(voxel, zero), last)
@@ -125,15 +257,23 @@ def locate(voxels: Array, begin: Index, end: Index, shape: tuple[int, int, int],
 @compiled
 def stride(shape: tuple[int, int, int]) -> tuple[Index, Index, Index]:
     """How far the next sample along each axis lies from one; none where there is no other."""
-    return np.uint64(shape[1] * shape[2] * (shape[0] > 1)), np.uint64(shape[2] * (shape[1] > 1)), np.uint64(shape[2] > 1)
+    return (
+        np.uint64(shape[1] * shape[2] * (shape[0] > 1)),
+        np.uint64(shape[2] * (shape[1] > 1)),
+        np.uint64(shape[2] > 1),
+    )
 
 
 @compiled
-def hold(voxels: Array, begin: Index, end: Index, shape: tuple[int, int, int], slope: Array) -> None:
+def hold(
+    voxels: Array, begin: Index, end: Index, shape: tuple[int, int, int], slope: Array
+) -> None:
     """No slope where the value of the border is held."""
     number = voxels.dtype.type
     zero = number(0)
     for axis in range(3):
         along, last = np.uint64(axis), number(shape[axis] - 1)
         for k in range(begin, end):
-            slope[along, k] = zero if (voxels[along, k] <= zero) | (voxels[along, k] >= last) else slope[along, k]
+            slope[along, k] = (
+                zero if (voxels[along, k] <= zero) | (voxels[along, k] >= last) else slope[along, k]
+            )

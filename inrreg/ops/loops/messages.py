@@ -1,4 +1,6 @@
-"""The min-convolution with a quadratic that a message between neighbours costs, an edge at a time: its volume of labels stays in the cache for all axes."""
+"""The min-convolution with a quadratic that a message between neighbours costs, an edge at a time:
+its volume of labels stays in the cache for all axes.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,8 +9,17 @@ from inrreg.ops.loops import compiled
 
 
 @compiled
-def messages(first: int, stop: int, beliefs: NDArray[np.floating], prices: NDArray[np.floating], truncation: float, window: int, said: NDArray[np.floating]) -> None:
-    """``said`` ``[m, x, y, z]``: min over d of belief(d) + sum over axes of price (d - e)^2, d and e in steps no more than ``window`` apart along an axis, ``prices`` ``[m, 3]``.
+def messages(
+    first: int,
+    stop: int,
+    beliefs: NDArray[np.floating],
+    prices: NDArray[np.floating],
+    truncation: float,
+    window: int,
+    said: NDArray[np.floating],
+) -> None:
+    """``said`` ``[m, x, y, z]``: min over d of belief(d) + sum over axes of price (d - e)^2, d and
+    e in steps no more than ``window`` apart along an axis, ``prices`` ``[m, 3]``.
 
     No more than the least belief plus ``truncation``. What holds a NaN says NaN.
     """
@@ -25,7 +36,12 @@ def messages(first: int, stop: int, beliefs: NDArray[np.floating], prices: NDArr
         for axis in range(3):
             if shape[axis] > 1:
                 nearest = min(within_reach(most - least, prices[m, axis], shape[axis]), window)
-                lower_envelope(one.reshape(shape[axis], -1), prices[m, axis], nearest, other.reshape(-1, shape[axis]))
+                lower_envelope(
+                    one.reshape(shape[axis], -1),
+                    prices[m, axis],
+                    nearest,
+                    other.reshape(-1, shape[axis]),
+                )
                 one, other = other, one
         for k in range(size):
             result[k] = min(one[k], ceiling)
@@ -33,11 +49,18 @@ def messages(first: int, stop: int, beliefs: NDArray[np.floating], prices: NDArr
 
 @compiled
 def extremes(rows: NDArray[np.floating]) -> tuple[np.floating, np.floating]:
-    """The least and the largest; infinity and its negative where one is NaN. Column by column first, which is done in whole vectors."""
+    """The least and the largest; infinity and its negative where one is NaN.
+
+    Column by column first, which is done in whole vectors.
+    """
     low, high, unknown = rows[0].copy(), rows[0].copy(), rows[0].copy()
     for row in rows:
         for k in range(len(row)):
-            low[k], high[k], unknown[k] = min(low[k], row[k]), max(high[k], row[k]), unknown[k] if unknown[k] != unknown[k] else row[k]
+            low[k], high[k], unknown[k] = (
+                min(low[k], row[k]),
+                max(high[k], row[k]),
+                unknown[k] if unknown[k] != unknown[k] else row[k],
+            )
     least, most = low[0], high[0]
     for k in range(len(low)):
         if unknown[k] != unknown[k]:
@@ -48,13 +71,19 @@ def extremes(rows: NDArray[np.floating]) -> tuple[np.floating, np.floating]:
 
 @compiled
 def within_reach(spread: float, price: float, size: int) -> int:
-    """The farthest shift whose price is no more than the ``spread`` of the beliefs: beyond it nothing can be the minimum, whatever axes were done before."""
+    """The farthest shift whose price is no more than the ``spread`` of the beliefs: beyond it
+    nothing can be the minimum, whatever axes were done before.
+    """
     return size - 1 if not spread < price * (size - 1) ** 2 else int(np.sqrt(spread / price)) + 1
 
 
 @compiled
-def lower_envelope(values: NDArray[np.floating], price: float, reach: int, turned: NDArray[np.floating]) -> None:
-    """``turned[r, i]``: min over shifts s of no more than ``reach`` of values[i + s, r] + price s^2. The axis that was first is last then, so the next one comes first."""
+def lower_envelope(
+    values: NDArray[np.floating], price: float, reach: int, turned: NDArray[np.floating]
+) -> None:
+    """``turned[r, i]``: min over shifts s of no more than ``reach`` of values[i + s, r] + price
+    s^2. The axis that was first is last then, so the next one comes first.
+    """
     n, kind = len(values), values.dtype.type
     line = np.empty(values.shape[1], values.dtype)
     for i in range(n):

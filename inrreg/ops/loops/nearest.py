@@ -1,7 +1,8 @@
 """Squared distances to the nearest voxel of a set, an axis at a time, as far as they matter.
 
-What lies beyond ``reach`` need not be told apart, so along each axis only the neighbours within it are asked: whole rows at once, where an exact transform without a limit
-has to walk the lower envelope of parabolas voxel by voxel.
+What lies beyond ``reach`` need not be told apart, so along each axis only the neighbours within it
+are asked: whole rows at once, where an exact transform without a limit has to walk the lower
+envelope of parabolas voxel by voxel.
 """
 
 from numpy.typing import NDArray
@@ -10,8 +11,12 @@ from inrreg.ops.loops import compiled
 
 
 @compiled
-def along_rows(start: int, stop: int, members: NDArray, step: float, reach: float, out: NDArray) -> None:
-    """``out[p, k]`` = squared distance in the row to the nearest k where ``members[p, k]``, at most ``reach`` squared; samples are ``step`` apart."""
+def along_rows(
+    start: int, stop: int, members: NDArray, step: float, reach: float, out: NDArray
+) -> None:
+    """``out[p, k]`` = squared distance in the row to the nearest k where ``members[p, k]``, at most
+    ``reach`` squared; samples are ``step`` apart.
+    """
     n = members.shape[1]
     for p in range(start, stop):
         member, target = members[p], out[p]
@@ -26,8 +31,20 @@ def along_rows(start: int, stop: int, members: NDArray, step: float, reach: floa
 
 
 @compiled
-def across_rows(start: int, stop: int, squares: NDArray, rows: int, between_parts: int, between_rows: int, step: float, reach: float, out: NDArray) -> None:
-    """The least of ``squares`` + (s ``step``)^2 over shifts by s rows within ``reach``; ``[row, k]``, row m of part p is number p ``between_parts`` + m ``between_rows``."""
+def across_rows(
+    start: int,
+    stop: int,
+    squares: NDArray,
+    rows: int,
+    between_parts: int,
+    between_rows: int,
+    step: float,
+    reach: float,
+    out: NDArray,
+) -> None:
+    """The least of ``squares`` + (s ``step``)^2 over shifts by s rows within ``reach``; ``[row,
+    k]``, row m of part p is number p ``between_parts`` + m ``between_rows``.
+    """
     for p in range(start, stop):
         first = p * between_parts
         for m in range(rows):
@@ -37,8 +54,12 @@ def across_rows(start: int, stop: int, squares: NDArray, rows: int, between_part
             shift = 1
             while shift * step < reach and (m - shift >= 0 or m + shift < rows):
                 far = (shift * step) ** 2
-                before, after = max(m - shift, 0), min(m + shift, rows - 1)  # beyond the end the last row, which is nearer than said and so never too near
-                above, below = squares[first + before * between_rows], squares[first + after * between_rows]
+                # beyond the end the last row, which is nearer than said and so never too near
+                before, after = max(m - shift, 0), min(m + shift, rows - 1)
+                above, below = (
+                    squares[first + before * between_rows],
+                    squares[first + after * between_rows],
+                )
                 for k in range(len(target)):
                     target[k] = min(target[k], min(above[k], below[k]) + far)
                 shift += 1

@@ -1,7 +1,10 @@
-"""What a discrete search compares: a patch of one image with the patches around it in another, for every keypoint and every label.
+"""What a discrete search compares: a patch of one image with the patches around it in another, for
+every keypoint and every label.
 
-Both images are sampled on lattices along their index axes, so that places and shares are one table an axis. |F - M|^2 is expanded, and the lattice of one channel of M, patch margin
-included, lies in the cache while it is multiplied with the patch of F at all labels. Keypoints near each other are done together, a channel at a time, for they look at the same voxels.
+Both images are sampled on lattices along their index axes, so that places and shares are one table
+an axis. |F - M|^2 is expanded, and the lattice of one channel of M, patch margin included, lies in
+the cache while it is multiplied with the patch of F at all labels. Keypoints near each other are
+done together, a channel at a time, for they look at the same voxels.
 """
 
 import numpy as np
@@ -10,7 +13,9 @@ from numpy.typing import NDArray
 from inrreg.ops.loops import compiled
 
 FINENESS = 65536.0
-"""Parts of a voxel that places are rounded to, less than points in single precision carry: sites on voxels are then found to be there, and need no neighbours."""
+"""Parts of a voxel that places are rounded to, less than points in single precision carry: sites on
+voxels are then found to be there, and need no neighbours.
+"""
 LEAST = 32
 """Numbers that a loop must do to be done in whole vectors."""
 
@@ -30,18 +35,37 @@ def patch_differences(
     sides: NDArray[np.int64],
     costs: NDArray[np.float32],
 ) -> None:
-    """Mean over channels and patch of (F - M)^2, ``costs`` ``[n, x, y, z]``, of images ``[c, x, y, z]``; the keypoints are taken in ``order``, so many ``together``.
+    """Mean over channels and patch of (F - M)^2, ``costs`` ``[n, x, y, z]``, of images ``[c, x, y,
+    z]``; the keypoints are taken in ``order``, so many ``together``.
 
-    ``fixed_start`` and ``moving_start`` ``[n, 3]`` are the voxels of the first site of a keypoint's patch, and of the patch under its first label; the steps ``[3]``, from site to site, are voxels
-    too. A patch has ``sides`` sites along the axes. Sums over labels run over whole planes of the lattice, its margin included: what is found there is left out at the end.
+    ``fixed_start`` and ``moving_start`` ``[n, 3]`` are the voxels of the first site of a keypoint's
+    patch, and of the patch under its first label; the steps ``[3]``, from site to site, are voxels
+    too. A patch has ``sides`` sites along the axes. Sums over labels run over whole planes of the
+    lattice, its margin included: what is found there is left out at the end.
     """
     channels, kind, shape = fixed.shape[0], fixed.dtype.type, costs.shape[1:]
     high, wide = shape[1] + sides[1] - 1, shape[2] + sides[2]
-    patch, around = np.zeros((sides[0], sides[1], sides[2] + 1), fixed.dtype), np.zeros((shape[0] + sides[0] - 1, high, wide), fixed.dtype)
-    weights, planes, flat, ones = np.empty((sides[0], sides[1] * sides[2]), fixed.dtype), around.reshape(len(around), -1), around.reshape(-1), np.ones((sides[0], sides[1] * sides[2]), fixed.dtype)
-    shifts = np.array([y * wide + z for y in range(sides[1]) for z in range(sides[2])]).astype(np.uint64)
-    own, squares = np.empty(together, fixed.dtype), np.empty((together, len(around), high * wide), fixed.dtype)
-    products, sums = np.empty((together, shape[0], (shape[1] - 1) * wide + shape[2]), fixed.dtype), np.empty((1, (shape[1] - 1) * wide + shape[2]), fixed.dtype)
+    patch, around = (
+        np.zeros((sides[0], sides[1], sides[2] + 1), fixed.dtype),
+        np.zeros((shape[0] + sides[0] - 1, high, wide), fixed.dtype),
+    )
+    weights, planes, flat, ones = (
+        np.empty((sides[0], sides[1] * sides[2]), fixed.dtype),
+        around.reshape(len(around), -1),
+        around.reshape(-1),
+        np.ones((sides[0], sides[1] * sides[2]), fixed.dtype),
+    )
+    shifts = np.array([y * wide + z for y in range(sides[1]) for z in range(sides[2])]).astype(
+        np.uint64
+    )
+    own, squares = (
+        np.empty(together, fixed.dtype),
+        np.empty((together, len(around), high * wide), fixed.dtype),
+    )
+    products, sums = (
+        np.empty((together, shape[0], (shape[1] - 1) * wide + shape[2]), fixed.dtype),
+        np.empty((1, (shape[1] - 1) * wide + shape[2]), fixed.dtype),
+    )
     scale = kind(1 / (channels * sides[0] * sides[1] * sides[2]))
     for start in range(first, stop, together):
         group = order[start : min(start + together, stop)]
@@ -67,26 +91,44 @@ def patch_differences(
                 for y in range(np.uint64(shape[1])):
                     at = y * np.uint64(wide)
                     for z in range(np.uint64(shape[2])):
-                        found[x, y, z] = max((own[k] - kind(2) * product[x, at + z] + sums[0, at + z]) * scale, kind(0))
+                        found[x, y, z] = max(
+                            (own[k] - kind(2) * product[x, at + z] + sums[0, at + z]) * scale,
+                            kind(0),
+                        )
 
 
 @compiled
-def sample(image: NDArray[np.floating], start: NDArray[np.float64], step: NDArray[np.float64], out: NDArray[np.floating]) -> None:
-    """Linear interpolation of ``image`` ``[x, y, z]`` at the voxels start + index * step, border held, into ``out`` but for its last place along z, which is left to hold anything.
+def sample(
+    image: NDArray[np.floating],
+    start: NDArray[np.float64],
+    step: NDArray[np.float64],
+    out: NDArray[np.floating],
+) -> None:
+    """Linear interpolation of ``image`` ``[x, y, z]`` at the voxels start + index * step, border
+    held, into ``out`` but for its last place along z, which is left to hold anything.
 
-    Rows are blended along x and y as long as they are, or ``LEAST``, into a plane of the lattice, where each overwrites what the one before left beyond its end; then the plane along z.
+    Rows are blended along x and y as long as they are, or ``LEAST``, into a plane of the lattice,
+    where each overwrites what the one before left beyond its end; then the plane along z.
     """
     high, wide = out.shape[1], out.shape[2]
-    places, shares = np.empty((3, max(out.shape)), np.int64), np.empty((3, max(out.shape)), image.dtype)
+    places, shares = (
+        np.empty((3, max(out.shape)), np.int64),
+        np.empty((3, max(out.shape)), image.dtype),
+    )
     for axis in range(3):
         sites = out.shape[axis] - (axis == 2)
-        place_along(start[axis], step[axis], image.shape[axis], places[axis, :sites], shares[axis, :sites])
+        place_along(
+            start[axis], step[axis], image.shape[axis], places[axis, :sites], shares[axis, :sites]
+        )
     along, share = places[2, : wide - 1], shares[2, : wide - 1]
     stride = even_stride(along, share)
     width = stride * wide if stride else min(along[-1] + 2, image.shape[2]) - along[0]
     length, flat = max(width, LEAST), image.reshape(-1)
-    if ((places[0, len(out) - 1] + 1) * image.shape[1] + places[1, high - 1] + 1) * image.shape[2] + along[0] + length > flat.size:
-        stride, width = 0, min(along[-1] + 2, image.shape[2]) - along[0]  # nothing is read beyond the end
+    if ((places[0, len(out) - 1] + 1) * image.shape[1] + places[1, high - 1] + 1) * image.shape[
+        2
+    ] + along[0] + length > flat.size:
+        # nothing is read beyond the end
+        stride, width = 0, min(along[-1] + 2, image.shape[2]) - along[0]
         length = width
     plane = np.empty(high * width + length + 1, image.dtype)
     for i in range(len(out)):
@@ -94,7 +136,17 @@ def sample(image: NDArray[np.floating], start: NDArray[np.float64], step: NDArra
         right = image.shape[1] * image.shape[2] if places[0, i] + 1 < image.shape[0] else 0
         for j in range(high):
             up = image.shape[2] if places[1, j] + 1 < image.shape[1] else 0
-            blend(flat, begin + places[1, j] * image.shape[2], right, up, shares[0, i], shares[1, j], plane, j * width, length)
+            blend(
+                flat,
+                begin + places[1, j] * image.shape[2],
+                right,
+                up,
+                shares[0, i],
+                shares[1, j],
+                plane,
+                j * width,
+                length,
+            )
         if stride == 1:
             every(plane, share[0], out[i].reshape(-1))
         elif stride == 2:
@@ -105,8 +157,20 @@ def sample(image: NDArray[np.floating], start: NDArray[np.float64], step: NDArra
 
 
 @compiled
-def blend(flat: NDArray[np.floating], begin: int, right: int, up: int, a: float, b: float, out: NDArray[np.floating], into: int, length: int) -> None:
-    """The row of the image that starts at ``begin``, with shares ``a`` and ``b`` of those ``right`` and ``up`` of it. Unsigned numbers, which need no slices: a slice takes as long as a row."""
+def blend(
+    flat: NDArray[np.floating],
+    begin: int,
+    right: int,
+    up: int,
+    a: float,
+    b: float,
+    out: NDArray[np.floating],
+    into: int,
+    length: int,
+) -> None:
+    """The row of the image that starts at ``begin``, with shares ``a`` and ``b`` of those ``right``
+    and ``up`` of it. Unsigned numbers, which need no slices: a slice takes as long as a row.
+    """
     kind, n, o, p = flat.dtype.type, np.uint64(length), np.uint64(into), np.uint64(begin)
     if a == 0 and b == 0:
         for k in range(n):
@@ -135,7 +199,12 @@ def every_second(values: NDArray[np.floating], share: float, out: NDArray[np.flo
 
 
 @compiled
-def chosen(values: NDArray[np.floating], places: NDArray[np.int64], shares: NDArray[np.floating], out: NDArray[np.floating]) -> None:
+def chosen(
+    values: NDArray[np.floating],
+    places: NDArray[np.int64],
+    shares: NDArray[np.floating],
+    out: NDArray[np.floating],
+) -> None:
     """Between the value at each place, counted from the first, and the next."""
     for k in range(len(out)):
         at = places[k] - places[0]
@@ -143,8 +212,12 @@ def chosen(values: NDArray[np.floating], places: NDArray[np.int64], shares: NDAr
 
 
 @compiled
-def place_along(start: float, step: float, size: int, places: NDArray[np.int64], shares: NDArray[np.floating]) -> None:
-    """The voxels below start + index * step along an axis of ``size`` voxels, kept within it, and the share of the one above."""
+def place_along(
+    start: float, step: float, size: int, places: NDArray[np.int64], shares: NDArray[np.floating]
+) -> None:
+    """The voxels below start + index * step along an axis of ``size`` voxels, kept within it, and
+    the share of the one above.
+    """
     for i in range(len(places)):
         position = min(np.rint((start + i * step) * FINENESS) / FINENESS, float(size - 1))
         position = position if position > 0 else 0.0  # NaN too
@@ -154,7 +227,9 @@ def place_along(start: float, step: float, size: int, places: NDArray[np.int64],
 
 @compiled
 def even_stride(places: NDArray[np.int64], shares: NDArray[np.floating]) -> int:
-    """How many voxels one place is from the next, if that and the share are the same for all; else 0."""
+    """How many voxels one place is from the next, if that and the share are the same for all; else
+    0.
+    """
     stride = places[1] - places[0] if len(places) > 1 else 1
     for i in range(1, len(places)):
         if places[i] - places[i - 1] != stride or shares[i] != shares[0]:
@@ -170,14 +245,39 @@ def add_squares(values: NDArray[np.floating], total: NDArray[np.floating]) -> No
 
 
 @compiled
-def add_products(planes: NDArray[np.floating], plane: int, weights: NDArray[np.floating], o: int, shifts: NDArray[np.uint64], totals: NDArray[np.floating], x: int) -> None:
-    """totals[x, k] += sum over s of weights[o, s] * planes[plane, k + shifts[s]], three at a time: the sum is read and written less often."""
-    n, p, q, r, whole = np.uint64(totals.shape[1]), np.uint64(plane), np.uint64(o), np.uint64(x), np.uint64(len(shifts) - len(shifts) % 3)
+def add_products(
+    planes: NDArray[np.floating],
+    plane: int,
+    weights: NDArray[np.floating],
+    o: int,
+    shifts: NDArray[np.uint64],
+    totals: NDArray[np.floating],
+    x: int,
+) -> None:
+    """totals[x, k] += sum over s of weights[o, s] * planes[plane, k + shifts[s]], three at a time:
+    the sum is read and written less often.
+    """
+    n, p, q, r, whole = (
+        np.uint64(totals.shape[1]),
+        np.uint64(plane),
+        np.uint64(o),
+        np.uint64(x),
+        np.uint64(len(shifts) - len(shifts) % 3),
+    )
     for s in range(np.uint64(0), whole, np.uint64(3)):
         t, u = s + np.uint64(1), s + np.uint64(2)
-        a, b, c, one, two, three = weights[q, s], weights[q, t], weights[q, u], shifts[s], shifts[t], shifts[u]
+        a, b, c, one, two, three = (
+            weights[q, s],
+            weights[q, t],
+            weights[q, u],
+            shifts[s],
+            shifts[t],
+            shifts[u],
+        )
         for k in range(n):
-            totals[r, k] += a * planes[p, k + one] + b * planes[p, k + two] + c * planes[p, k + three]
+            totals[r, k] += (
+                a * planes[p, k + one] + b * planes[p, k + two] + c * planes[p, k + three]
+            )
     for s in range(whole, np.uint64(len(shifts))):
         a, one = weights[q, s], shifts[s]
         for k in range(n):

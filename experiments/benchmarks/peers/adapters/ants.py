@@ -10,9 +10,19 @@ from experiments.benchmarks.peers.adapters.frames import Job, main
 
 def register(job: Job, fixed: SimpleITK.Image, moving: SimpleITK.Image) -> SimpleITK.Image:
     """Its composed warp is on the fixed grid, LPS mm."""
-    images = [_handed_over(image, Path(job.output) / f"{name}.nii.gz") for name, image in (("fixed", fixed), ("moving", moving))]
-    found = ants.registration(*images, type_of_transform=f"antsRegistrationSyNQuick[{'so' if job.aligned else 's'}]", random_seed=1, outprefix=f"{job.output}/ants_")
-    composed = ants.apply_transforms(*images, transformlist=found["fwdtransforms"], compose=f"{job.output}/composed_")
+    images = [
+        _handed_over(image, Path(job.output) / f"{name}.nii.gz")
+        for name, image in (("fixed", fixed), ("moving", moving))
+    ]
+    found = ants.registration(
+        *images,
+        type_of_transform=f"antsRegistrationSyNQuick[{'so' if job.aligned else 's'}]",
+        random_seed=1,
+        outprefix=f"{job.output}/ants_",
+    )
+    composed = ants.apply_transforms(
+        *images, transformlist=found["fwdtransforms"], compose=f"{job.output}/composed_"
+    )
     return SimpleITK.ReadImage(composed, SimpleITK.sitkVectorFloat64)
 
 
