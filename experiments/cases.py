@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inrreg.core.errors import InputError
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.evaluation import (
     jacobian_determinant_of_field,
     jacobian_statistics,
@@ -24,7 +24,7 @@ LIVER = tuple(
 BRAIN = ("brain_oasis_pair",)
 
 
-def saved_pair(folder: Path) -> Pair:
+def saved_pair(folder: Path) -> ImagePair:
     """Images, and masks where there are any, of a folder with the names that ``save_pair``
     gives.
     """
@@ -32,7 +32,9 @@ def saved_pair(folder: Path) -> Pair:
         read_mask(path) if path.exists() else None
         for path in (folder / "fixed_mask.nii.gz", folder / "moving_mask.nii.gz")
     ]
-    return Pair(read_image(folder / "fixed.nii.gz"), read_image(folder / "moving.nii.gz"), *masks)
+    return ImagePair(
+        read_image(folder / "fixed.nii.gz"), read_image(folder / "moving.nii.gz"), *masks
+    )
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Case:
             )
         return Path(root) / self.name
 
-    def pair(self) -> Pair:
+    def pair(self) -> ImagePair:
         """Images, and masks where the case has them."""
         return saved_pair(self.folder)
 

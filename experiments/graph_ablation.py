@@ -36,12 +36,12 @@ from graphreg import (
     RegularKeypoints,
     Search,
 )
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.evaluation import landmark_error
 from inrreg.io import read_point_pairs
 from inrreg.objective.features import Window
 from inrreg.presets import preset
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import Transform
 
@@ -93,14 +93,14 @@ def arms() -> dict[str, GraphRegistration | None]:
     }
 
 
-def prepared(folder: Path) -> tuple[Pair, Transform]:
+def prepared(folder: Path) -> tuple[ImagePair, Transform]:
     """A saved pair and its start from aligned masks."""
     pair = saved_pair(folder).prepared(Window(-1000, 200))
-    return pair, MaskAlignment().run(pair, Start().run(pair).transform).transform
+    return pair, MaskAlignment().run(pair, InitialTranslation().run(pair).transform).transform
 
 
 def row(
-    pair: Pair, initial: Transform, stage: GraphRegistration | None, landmarks: Path
+    pair: ImagePair, initial: Transform, stage: GraphRegistration | None, landmarks: Path
 ) -> dict[str, Any]:
     """Error and time of one arm."""
     started = time.perf_counter()

@@ -30,17 +30,23 @@ from graphreg import (
     Search,
     TreeMinSum,
 )
-from graphreg.graphregnet import Architecture, GraphRegNet, Learned, load_network, save_network
+from graphreg.graphregnet import (
+    Architecture,
+    GraphRegNet,
+    LearnedInference,
+    load_network,
+    save_network,
+)
 from graphreg.graphregnet_training import Training, train
 from inrreg.app.register import run_stages
 from inrreg.core.image import Points
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.objective.features import Window
 from inrreg.phantoms import lung_pair
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import Transform
-from inrreg.transforms.composite import fused
+from inrreg.transforms.composite import simplified
 
 TRAINING, HELD_OUT, DEV = range(300, 316), range(400, 408), range(500, 502)
 SEARCH = Search(Labels(32.0, 4.0), Foerstner(2000, 6.0), NearestNeighbours(10), symmetric=False)
@@ -54,7 +60,7 @@ class Trial:
     the keypoints of the search, mm.
     """
 
-    pair: Pair
+    pair: ImagePair
     initial: Transform
     keypoints: Float[Tensor, "n 3"]
     targets: Float[Tensor, "n 3"]
@@ -67,11 +73,11 @@ def trial(seed: int, folder: Path) -> Trial:
     if path.exists():
         return Trial(**torch.load(path, weights_only=False))
     phantom = lung_pair(shape=(96, 80, 96), spacing=3.0, motion_mm=25.0, seed=seed, uneven=0.6)
-    pair = Pair(
+    pair = ImagePair(
         phantom.fixed, phantom.moving, phantom.fixed_mask.mask(), phantom.moving_mask.mask()
     ).prepared(Window(-1000, 200))
-    initial = fused(
-        run_stages((Start(), MaskAlignment()), pair, None)[-1].transform
+    initial = simplified(
+        run_stages((InitialTranslation(), MaskAlignment()), pair, None)[-1].transform
     ).requires_grad_(False)
     frame = SEARCH.frame(pair, initial)
     keypoints = SEARCH.detector(frame.fixed, frame.mask, torch.Generator())
@@ -131,7 +137,7 @@ def arms(model: GraphRegNet) -> dict[str, Search]:
         ),
         "mean field": replace(SEARCH, inference=MeanField(Quadratic(0.001))),
         "GraphRegNet": replace(
-            SEARCH, inference=Learned(model), temperature=model.architecture.unit
+            SEARCH, inference=LearnedInference(model), temperature=model.architecture.unit
         ),
     }
 

@@ -32,7 +32,7 @@ from inrreg.phantoms import lung_pair, save_pair
 from inrreg.presets import Preset, preset
 from inrreg.similarity import LNCC
 from inrreg.stages.gradient_registration import Registration, Scale
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import FreeForm
 
@@ -78,8 +78,8 @@ def arms() -> dict[str, Preset]:
     )
     return {
         "lung": lung,
-        "masks, continuous": replace(lung, stages=(Start(), MaskAlignment(), pyramid)),
-        "headers, continuous": replace(lung, stages=(Start(), pyramid)),
+        "masks, continuous": replace(lung, stages=(InitialTranslation(), MaskAlignment(), pyramid)),
+        "headers, continuous": replace(lung, stages=(InitialTranslation(), pyramid)),
     }
 
 

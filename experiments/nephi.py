@@ -27,10 +27,10 @@ import torch
 
 from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg.amortised import AmortisedNePhi, Training, cost, load_amortised, save_amortised, train
-from inrreg.amortised.network import codes_alone
+from inrreg.amortised.network import codes_only
 from inrreg.core.grid import Cube
 from inrreg.core.image import Points
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.fields.nephi import Codes
 from inrreg.objective.features import Window
 from inrreg.objective.samplers import Patches, RandomPoints, WholeGrid
@@ -80,7 +80,7 @@ as they were chosen for another similarity.
 class Trial:
     """A phantom, its intensities prepared, and landmarks in its lungs, mm."""
 
-    pair: Pair
+    pair: ImagePair
     landmarks: tuple[Points, Points]
 
     def error(self, transform: Transform | None) -> float:
@@ -108,7 +108,9 @@ def trial(seed: int, folder: Path) -> Trial:
         for points in (phantom.fixed_landmarks, phantom.moving_landmarks)
     )
     made = Trial(
-        Pair(phantom.fixed, phantom.moving, phantom.fixed_mask.mask()).prepared(Window(-1000, 200)),
+        ImagePair(phantom.fixed, phantom.moving, phantom.fixed_mask.mask()).prepared(
+            Window(-1000, 200)
+        ),
         (fixed, moving),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,10 +160,10 @@ def told(epoch: Epoch) -> None:
         )
 
 
-Arm = Callable[[Pair], Neural]
+Arm = Callable[[ImagePair], Neural]
 
 
-def arms(network: AmortisedNePhi, training: list[Pair]) -> dict[str, Arm]:
+def arms(network: AmortisedNePhi, training: list[ImagePair]) -> dict[str, Arm]:
     """Where each way to fit a pair begins."""
     starts = [network.start(pair).network for pair in training]
     shared = Codes(
@@ -171,7 +173,7 @@ def arms(network: AmortisedNePhi, training: list[Pair]) -> dict[str, Arm]:
         ]
     )
 
-    def with_shared_codes(pair: Pair) -> Neural:
+    def with_shared_codes(pair: ImagePair) -> Neural:
         start = network.start(pair)
         with torch.no_grad():
             start.network.whole.copy_(shared.whole)
@@ -186,7 +188,7 @@ def arms(network: AmortisedNePhi, training: list[Pair]) -> dict[str, Arm]:
         ),
         "shared codes": with_shared_codes,
         "encoder": network.start,
-        "encoder, codes alone": lambda pair: codes_alone(network.start(pair)),
+        "encoder, codes alone": lambda pair: codes_only(network.start(pair)),
     }
 
 

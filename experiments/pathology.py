@@ -34,10 +34,10 @@ from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg import register
 from inrreg.app.register import run_stages
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.evaluation import image_agreement, jacobian_determinant
 from inrreg.io import read_image, read_labels
-from inrreg.metamorphosis import Given, NonCorrespondence, align
+from inrreg.metamorphosis import GivenMask, NonCorrespondence, align
 from inrreg.metamorphosis.detectors import ForwardBackward, JacobianAnomaly, LiWyatt
 from inrreg.objective.step import Step
 from inrreg.ops.sampling import linear
@@ -88,7 +88,7 @@ class Still:
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -111,20 +111,20 @@ def arms(ndim: int) -> dict[str, Any]:
         "affine": Still(),
         "plain": plain,
         "huber": replace(plain, similarities=(Huber(),)),
-        "oracle": replace(fit, mask=Given(), survey=()),
+        "oracle": replace(fit, mask=GivenMask(), survey=()),
         "learned": fit,
         **({} if ndim == 3 else SHOOTING),
     }
 
 
-def prepared(seen: PathologyPair) -> Pair:
+def prepared(seen: PathologyPair) -> ImagePair:
     """The pair as the stages see it."""
-    return Pair(seen.fixed.image, seen.moving.image, seen.fixed.mask, seen.moving.mask).prepared(
-        PATHOLOGY.intensity
-    )
+    return ImagePair(
+        seen.fixed.image, seen.moving.image, seen.fixed.mask, seen.moving.mask
+    ).prepared(PATHOLOGY.intensity)
 
 
-def known(pair: Pair, seen: PathologyPair) -> Pair:
+def known(pair: ImagePair, seen: PathologyPair) -> ImagePair:
     """The pair with the true masks."""
     fixed, moving = (
         Image(view.absent.data.float(), view.absent.grid, "lesion")
@@ -244,7 +244,12 @@ def phantom_rows(kind: str, seed: int, names: Sequence[str]) -> Iterator[dict[st
 
 
 def detector_rows(
-    kind: str, seed: int, seen: PathologyPair, pair: Pair, start: Transform, plain: Registration
+    kind: str,
+    seed: int,
+    seen: PathologyPair,
+    pair: ImagePair,
+    start: Transform,
+    plain: Registration,
 ) -> Iterator[dict[str, Any]]:
     """What the cheap detectors make of plain registration there and back."""
     there, back = (

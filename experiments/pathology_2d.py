@@ -15,14 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.metamorphosis import (
     Gaussian,
     Hamiltonian,
+    MaskWeight,
     Metamorphosis,
     NonCorrespondence,
     Resolution,
-    Within,
     lddmm,
     metamorphosis,
     weighted_metamorphosis,
@@ -37,17 +37,17 @@ LEVELS = (Resolution(4, 50), Resolution(2, 50), Resolution(1, 60))
 _KERNEL = Gaussian(14.0)
 
 
-def brain(pair: Pair) -> Image:
+def brain(pair: ImagePair) -> Image:
     """Where the images are compared: in the brain."""
     return as_weight(pair.fixed_mask, pair.fixed.grid)
 
 
-def outside_lesion(pair: Pair) -> Image:
+def outside_lesion(pair: ImagePair) -> Image:
     """Where the images are compared: in the brain outside the lesion that the pair names."""
     return without(brain(pair), lesion(pair))
 
 
-def lesion(pair: Pair) -> Image:
+def lesion(pair: ImagePair) -> Image:
     """The fixed lesion, which the pair must name."""
     assert pair.fixed_lesion is not None
     return pair.fixed_lesion
@@ -59,12 +59,12 @@ class Shot:
     compared, both as the pair has it.
     """
 
-    hamiltonian: Callable[[Pair], Hamiltonian]
-    compared: Callable[[Pair], Image]
+    hamiltonian: Callable[[ImagePair], Hamiltonian]
+    compared: Callable[[ImagePair], Image]
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -82,7 +82,7 @@ SHOOTING = {
     "masked LDDMM": Shot(lambda pair: lddmm(_KERNEL), outside_lesion),
     "metamorphosis": Shot(lambda pair: metamorphosis(_KERNEL, 0.9999), brain),
     "weighted metamorphosis": Shot(
-        lambda pair: weighted_metamorphosis(_KERNEL, 0.999, Within(lesion(pair))), brain
+        lambda pair: weighted_metamorphosis(_KERNEL, 0.999, MaskWeight(lesion(pair))), brain
     ),
 }
 TOLD = ("masked LDDMM", "weighted metamorphosis")

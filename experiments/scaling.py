@@ -33,7 +33,7 @@ from inrreg.phantoms import lung_pair, save_pair
 from inrreg.presets import Preset, preset
 from inrreg.similarity import NCC
 from inrreg.stages.gradient_registration import Registration, Scale
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import NeuralModel
 
@@ -106,7 +106,7 @@ def sampled(count: int) -> Preset:
         sampler=RandomPoints(count),
         penalty_sampler=RandomPoints(500),
     )
-    return replace(preset("lung"), stages=(Start(), MaskAlignment(), siren))
+    return replace(preset("lung"), stages=(InitialTranslation(), MaskAlignment(), siren))
 
 
 def chest(trial: Trial, folder: Path) -> Path:

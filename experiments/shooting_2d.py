@@ -37,14 +37,14 @@ from experiments.cases import Case
 from experiments.tables import Table, judged, study_parser, write_summary
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.evaluation import jacobian_determinant_of_field
 from inrreg.metamorphosis import (
     Gaussian,
     Hamiltonian,
+    MaskWeight,
     Metamorphosis,
     Resolution,
-    Within,
     lddmm,
     metamorphosis,
     weighted_metamorphosis,
@@ -61,7 +61,7 @@ METHODS: dict[str, tuple[Callable[[Image], Hamiltonian], float]] = {
     "masked LDDMM": (lambda lesion: lddmm(Gaussian(SIGMA_MM)), 1.0),
     "metamorphosis": (lambda lesion: metamorphosis(Gaussian(SIGMA_MM), 0.998), 0.99),
     "weighted": (
-        lambda lesion: weighted_metamorphosis(Gaussian(SIGMA_MM), 0.99, Within(lesion)),
+        lambda lesion: weighted_metamorphosis(Gaussian(SIGMA_MM), 0.99, MaskWeight(lesion)),
         0.0,
     ),
 }
@@ -182,7 +182,7 @@ def ours(case: Pictures, method: str) -> dict[str, float]:
     optimiser = Counted(LBFGS(stopping=NeverStopping()))
     fit = Metamorphosis(METHODS[method][0](case.lesion), REGULARISATION, 5, LEVELS, optimiser)
     started = time.perf_counter()
-    result = fit.run(Pair(case.fixed, case.moving, mask))
+    result = fit.run(ImagePair(case.fixed, case.moving, mask))
     seconds = time.perf_counter() - started
     whole = (
         0.5 * (linear(result.images[-1], case.fixed.grid.points()) - case.fixed.data).square().sum()

@@ -21,7 +21,7 @@ from inrreg.objective.features import RobustWindow
 from inrreg.objective.samplers import Patches
 from inrreg.presets import preset
 from inrreg.stages.gradient_registration import Registration, Scale
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import NeuralModel
 
@@ -71,7 +71,9 @@ def main() -> None:
                 continue
             pair = case.pair().prepared(RobustWindow())
             started = time.perf_counter()
-            results = run_stages((Start(), MaskAlignment(), arm.registration), pair, None)
+            results = run_stages(
+                (InitialTranslation(), MaskAlignment(), arm.registration), pair, None
+            )
             seconds, steps = time.perf_counter() - started, len(results[-1].history)
             row = {
                 "case": name,

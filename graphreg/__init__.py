@@ -7,12 +7,12 @@ from graphreg.densify import LeastSquaresSpline, NormalisedConvolution, ThinPlat
 from graphreg.graph import Graph, NearestNeighbours, SpanningTree, from_networkx, to_networkx
 from graphreg.graph_registration import GraphRegistration, register, shrinking_searches
 from graphreg.inference import Independent, LoopyMinSum, MeanField, Quadratic, TreeMinSum
-from graphreg.keypoints import Filled, Foerstner, RandomKeypoints, RegularKeypoints
+from graphreg.keypoints import FilledKeypoints, Foerstner, RandomKeypoints, RegularKeypoints
 from graphreg.labels import Labels
 from graphreg.search import Search
 
 __all__ = [
-    "Filled",
+    "FilledKeypoints",
     "Foerstner",
     "Graph",
     "GraphRegistration",

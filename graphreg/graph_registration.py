@@ -15,21 +15,21 @@ import torch
 
 from graphreg.densify import Densifier, ThinPlate, robust
 from graphreg.inference import Quadratic, TreeMinSum
-from graphreg.keypoints import Filled, Foerstner
+from graphreg.keypoints import FilledKeypoints, Foerstner
 from graphreg.labels import Labels, Lengths
 from graphreg.search import Matches, Search
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image, Points
-from inrreg.core.image_pair import Correspondences, Pair
+from inrreg.core.image_pair import Correspondences, ImagePair
 from inrreg.core.stopwatch import Stopwatch
-from inrreg.core.threads import loops_first
+from inrreg.core.threads import prefer_kernels
 from inrreg.objective.features import Feature, RobustWindow
 from inrreg.optimisation import Outcome
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
 from inrreg.transforms import BSpline, Composite, Transform
 from inrreg.transforms.bspline import interpolating_spline
-from inrreg.transforms.composite import composed, fused
+from inrreg.transforms.composite import composed, simplified
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def shrinking_searches(
     and between; neighbours are held together the more the more labels there are to go astray among.
     """
     first, second = (
-        Filled(Foerstner(count, spacing_mm), count)
+        FilledKeypoints(Foerstner(count, spacing_mm), count)
         for count, spacing_mm in zip(keypoints, (6.0, 4.0), strict=True)
     )
     return Search(Labels(range_mm, 4.0), first, inference=TreeMinSum(Quadratic(0.004))), Search(
@@ -66,10 +66,10 @@ class GraphRegistration:
     memory_mb: float = 2048.0
     name: str = "graph"
 
-    @loops_first()
+    @prefer_kernels()
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -91,7 +91,9 @@ class GraphRegistration:
             search.labels.facing(pair.fixed.grid).check_within(pair.fixed.grid)
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
         start = (
-            None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+            None
+            if initial is None
+            else simplified(initial.to(pair.fixed.device)).requires_grad_(False)
         )
         total, found, history, rounds = start, None, list[Record](), list[dict[str, float]]()
         for search in self.searches:
@@ -197,7 +199,7 @@ def register(
             " inrreg.register(..., preset='graph')"
         )
     pair = (
-        Pair(fixed, moving, fixed_mask, moving_mask)
+        ImagePair(fixed, moving, fixed_mask, moving_mask)
         .to(device)
         .prepared(intensity or RobustWindow())
     )

@@ -224,11 +224,11 @@ def normalised(x: Float[Tensor, "n c *labels"]) -> Float[Tensor, "n c *labels"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class LearnedInference:
     """``model`` as an inference: costs, graph -> marginals, whose temperature is
     ``model.architecture.unit``. No gradient.
 
-    ``Search(inference=Learned(load_network(path)), graph=NearestNeighbours(10),
+    ``Search(inference=LearnedInference(load_network(path)), graph=NearestNeighbours(10),
     temperature=unit)``; a tree will do as well, but is not what it was trained on.
     """
 

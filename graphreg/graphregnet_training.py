@@ -24,7 +24,7 @@ from graphreg.labels import Labels, lattice
 from graphreg.search import Search
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.ops.sampling import linear
 from inrreg.optimisation.training_loop import Progress, Run
 from inrreg.transforms import Transform
@@ -86,7 +86,7 @@ class Training:
 
 def example(
     search: Search,
-    pair: Pair,
+    pair: ImagePair,
     initial: Transform | None = None,
     seed: int = 0,
     memory_mb: float = 2048.0,
@@ -108,7 +108,7 @@ def example(
 
 
 def train(
-    pairs: Sequence[Pair],
+    pairs: Sequence[ImagePair],
     search: Search,
     settings: Training | None = None,
     architecture: Architecture | None = None,

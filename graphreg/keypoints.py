@@ -17,15 +17,14 @@ from torch import Tensor
 
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
+from inrreg.ops.farthest_points import farthest_points, points_between
 from inrreg.ops.masks import dilated
 from inrreg.ops.sampling import smoothed
 
 log = logging.getLogger(__name__)
 
 _CANDIDATES = 20_000
-"""Voxels that ``Filled`` chooses from: more only take longer."""
-_SIFTED = 32
-"""Choices on a GPU after which ``points_between`` looks again which points may still be chosen."""
+"""Voxels that ``FilledKeypoints`` chooses from: more only take longer."""
 _ROUNDING = 1e-10
 """Of the largest intensity squared, per mm^2: a response below is rounding, as resampling a
 constant image leaves.
@@ -75,7 +74,8 @@ class Foerstner:
                 " differs from its surroundings; check both, or use RegularKeypoints"
             )
         points = image.grid.to_world(peaks.to(torch.float32))
-        chosen = farthest_points(points, self.count)
+        # on the CPU, so that ties do not depend on the device
+        chosen = farthest_points(points.cpu(), self.count).to(points.device)
         log.info(
             "keypoints: %d local maxima of the Foerstner response, %d kept",
             len(points),
@@ -138,7 +138,7 @@ class RegularKeypoints:
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledKeypoints:
     """What ``detector`` finds and, up to ``count`` in all, voxel centres spread between, none
     nearer than ``gap_mm`` to another keypoint.
 
@@ -159,7 +159,9 @@ class Filled:
     ) -> Float[Tensor, "n d"]:
         found = self.detector(image, mask, generator)
         between = RandomKeypoints(_CANDIDATES, self.erosion_mm)(image, mask, generator)
-        chosen = points_between(between, found, max(0, self.count - len(found)), self.gap_mm)
+        # on the CPU, so that ties do not depend on the device
+        room = max(0, self.count - len(found))
+        chosen = points_between(between.cpu(), found.cpu(), room, self.gap_mm).to(between.device)
         log.info("keypoints: %d between them", len(chosen))
         return torch.cat([found, between[chosen]])
 
@@ -237,69 +239,3 @@ def local_maxima(
         )
     floor = threshold * float(masked[inside].median()) if bool(inside.any()) else 0.0
     return ((masked == largest) & (masked > floor) & (masked > 0)).nonzero()
-
-
-def farthest_points(points: Float[Tensor, "n d"], count: int) -> Tensor:
-    """Indices of ``count`` points far from each other (all where there are fewer): the one nearest
-    to the middle, then each time the one farthest from those chosen (Eldar et al., 1997).
-    """
-    if len(points) <= count:
-        return torch.arange(len(points), device=points.device)
-    middle = (points - points.mean(0)).square().sum(1).argmin()[None]
-    return torch.cat([middle, points_between(points, points[middle], max(count - 1, 0), 0.0)])[
-        :count
-    ]
-
-
-def points_between(
-    points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float
-) -> Tensor:
-    """Indices of up to ``count`` of ``points``, each time the one farthest from ``others`` and from
-    those chosen, as long as that is ``gap_mm`` or more.
-    """
-    if len(points) == 0:
-        return torch.arange(0, device=points.device)
-    return (
-        _between_by_loops(points, others, count, gap_mm)
-        if points.device.type == "cpu"
-        else _between(points, others, count, gap_mm)
-    )
-
-
-def _between_by_loops(
-    points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float
-) -> Tensor:
-    from inrreg.ops.loops.farthest import choose_farthest
-
-    chosen = np.empty(min(count, len(points)), np.int64)
-    deep = (0, 3 - points.shape[1])  # points in a plane lie in one layer
-    number = choose_farthest(
-        *(
-            F.pad(p.detach(), deep).T.contiguous().numpy()
-            for p in (points, others.to(points.dtype))
-        ),
-        gap_mm,
-        chosen,
-    )
-    return torch.from_numpy(chosen[:number])
-
-
-def _between(
-    points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int, gap_mm: float
-) -> Tensor:
-    distance = torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
-    left = torch.arange(len(points), device=points.device)
-    chosen = list[Tensor]()
-    while len(chosen) < count:
-        # what has come nearer than the gap is never chosen
-        if gap_mm > 0 and len(chosen) % _SIFTED == 0:
-            far = distance >= gap_mm
-            left, points, distance = left[far], points[far], distance[far]
-            if len(left) == 0:
-                break
-        farthest, index = distance.max(0)
-        if gap_mm > 0 and farthest < gap_mm:
-            break
-        chosen.append(left[index])
-        distance = torch.minimum(distance, (points - points[index]).norm(dim=1))
-    return torch.stack(chosen) if chosen else left[:0]

@@ -23,7 +23,7 @@ from graphreg.keypoints import Detector, Foerstner
 from graphreg.labels import Labels
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.objective.features import Feature
 from inrreg.ops.masks import as_weight, bounding_box, without
 from inrreg.ops.sampling import linear, on_grid, pyramid_level
@@ -31,6 +31,10 @@ from inrreg.similarity import MindSSC
 from inrreg.transforms import Transform
 from inrreg.transforms.warp import displaced
 
+MASK_ROUNDING = 1e-4
+"""A mask that is interpolated to 0.5 counts as inside, however it was rounded: linear interpolation
+often meets 0.5 exactly, and devices round differently.
+"""
 _AT_ONCE = 128
 """Keypoints whose probabilities are held at a time."""
 
@@ -112,7 +116,11 @@ class Search:
     symmetric: bool = True
 
     def run(
-        self, pair: Pair, initial: Transform | None, generator: torch.Generator, memory_mb: float
+        self,
+        pair: ImagePair,
+        initial: Transform | None,
+        generator: torch.Generator,
+        memory_mb: float,
     ) -> Matches:
         """Match the keypoints of the fixed image in the moving one, seen through ``initial``.
 
@@ -157,7 +165,11 @@ class Search:
         )
 
     def candidates(
-        self, pair: Pair, initial: Transform | None, generator: torch.Generator, memory_mb: float
+        self,
+        pair: ImagePair,
+        initial: Transform | None,
+        generator: torch.Generator,
+        memory_mb: float,
     ) -> Candidates:
         """What is to be decided, before neighbours are asked.
 
@@ -189,7 +201,7 @@ class Search:
             labels.steps(grid.ndim)
         )
 
-    def frame(self, pair: Pair, initial: Transform | None) -> Frame:
+    def frame(self, pair: ImagePair, initial: Transform | None) -> Frame:
         """The grid reaches as far beyond the mask as the labels do, beyond the fixed image too."""
         mask = as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
         margin = np.ceil(self.reach_mm(pair.fixed.grid) / pair.fixed.grid.spacing).astype(int)
@@ -204,12 +216,8 @@ class Search:
                 displaced(pyramid_level(image, self.spacing_mm), by, grid)
                 for image, by in ((pair.fixed, still), (pair.moving, moved))
             )
-            inside = (
-                on_grid(
-                    mask if pair.fixed_lesion is None else without(mask, pair.fixed_lesion), grid
-                ).data
-                > 0.5
-            ).to(torch.float32)
+            used = mask if pair.fixed_lesion is None else without(mask, pair.fixed_lesion)
+            inside = (on_grid(used, grid).data > 0.5 - MASK_ROUNDING).to(torch.float32)
         return Frame(fixed, moving, Image(inside, grid, mask.name))
 
     def _agreed(

@@ -10,7 +10,7 @@ import numpy as np
 
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image, LabelImage, Points
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.objective.features import RobustWindow
 from inrreg.optimisation import Outcome
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
@@ -19,7 +19,7 @@ from inrreg.phantoms import PhantomPair, blob_pair, save_pair
 from inrreg.presets import Preset
 from inrreg.similarity import MSE
 from inrreg.stages.gradient_registration import Registration, Scale
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.transforms import FreeForm, Transform, identity
 
 CONTINUOUS = Registration(
@@ -28,7 +28,7 @@ CONTINUOUS = Registration(
     penalties=(Bending(0.1),),
     scales=(Scale(8, 12), Scale(6, 12, 16.0)),
 )
-TINY = Preset("tiny", "for tests", RobustWindow(), (Start(), CONTINUOUS))
+TINY = Preset("tiny", "for tests", RobustWindow(), (InitialTranslation(), CONTINUOUS))
 """A tenth of a second; halves the landmark error of the pairs below."""
 
 
@@ -65,7 +65,7 @@ class Alarm:
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -84,7 +84,7 @@ class Ending:
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.evaluation import jacobian_determinant, landmark_error
 from inrreg.objective.features import Window
 from inrreg.objective.step import Term
@@ -83,7 +83,7 @@ def chest(noise_hu: float) -> PhantomPair:
 
 def measured(registration: Registration, phantom: PhantomPair) -> dict[str, float]:
     """Landmark errors in mm, volume statistics and the CPU seconds of the fit."""
-    pair = Pair(phantom.fixed, phantom.moving).prepared(Window(-1000, 200))
+    pair = ImagePair(phantom.fixed, phantom.moving).prepared(Window(-1000, 200))
     start = time.process_time()
     transform = registration.run(pair).transform
     seconds = time.process_time() - start

@@ -44,7 +44,7 @@ from inrreg.app.register import run_stages
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.evaluation import landmark_error
 from inrreg.io import read_point_pairs
 from inrreg.optimisation import Adam, NeverStopping
@@ -172,7 +172,7 @@ class Chest:
         return target
 
     @cached_property
-    def pair(self) -> Pair:
+    def pair(self) -> ImagePair:
         return saved_pair(self.saved).prepared(self.preset.intensity).to(self.device)
 
     @cached_property
@@ -268,7 +268,7 @@ def tried(precision: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"outcome": f"fails: {str(error).splitlines()[0]}"}
 
 
-def cubes(edge: int, device: torch.device) -> Pair:
+def cubes(edge: int, device: torch.device) -> ImagePair:
     """A random texture on ``edge`` cubed voxels, and the same shifted."""
     grid = Grid.from_spacing((edge,) * 3, VOXEL_MM)
     lattice = grid.covering(TEXTURE_MM, margin=1)
@@ -279,7 +279,7 @@ def cubes(edge: int, device: torch.device) -> Pair:
         render(coefficients, lattice, seen).movedim(-1, 0)
         for seen in (grid, Grid.from_spacing(grid.shape, VOXEL_MM, SHIFT_MM))
     )
-    return Pair(Image(fixed, grid, "fixed"), Image(moving, grid, "moving"))
+    return ImagePair(Image(fixed, grid, "fixed"), Image(moving, grid, "moving"))
 
 
 def stepped(

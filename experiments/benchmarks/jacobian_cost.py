@@ -89,10 +89,10 @@ def rendered(network: nn.Module, count: int) -> dict[str, Step]:
     render = Render.over(Neural(network, Cube.around(voxels), 3.0), voxels, 2.0)
 
     def both() -> Tensor:
-        drawn = render.drawn()
+        materialised = render.materialised()
         return (
-            drawn.displacement_on(voxels).square().mean()
-            + determinant(drawn.jacobian_on(coarse)).square().mean()
+            materialised.displacement_on(voxels).square().mean()
+            + determinant(materialised.jacobian_on(coarse)).square().mean()
         )
 
     return {

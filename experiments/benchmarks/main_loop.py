@@ -30,13 +30,13 @@ from torch import Tensor
 
 from experiments.tables import Table, write_summary
 from inrreg.core.grid import Grid
-from inrreg.core.image_pair import Pair
-from inrreg.core.threads import at_most, for_loops, loops_first
+from inrreg.core.image_pair import ImagePair
+from inrreg.core.threads import kernel_threads, limit_threads, prefer_kernels
 from inrreg.objective.step import Samples, Step
-from inrreg.optimisation.moments import Moments
+from inrreg.optimisation.moments import AdamState
 from inrreg.phantoms import lung_pair
 from inrreg.presets import preset
-from inrreg.stages.both_directions import Bidirectional
+from inrreg.stages.both_directions import BothDirections
 from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import Affine, BSpline
 
@@ -58,7 +58,7 @@ class Part:
 class Laboratory:
     """One scale of the stage, held still: everything a part needs, made once."""
 
-    def __init__(self, stage: Registration, scale: Scale, pair: Pair) -> None:
+    def __init__(self, stage: Registration, scale: Scale, pair: ImagePair) -> None:
         self.stage, level = stage, stage.level(pair, scale.spacing_mm)
         self.images = Samples(level, stage.sampler.draw(level.fixed_mask, torch.Generator()))
         self.geometry = Samples(
@@ -76,7 +76,7 @@ class Laboratory:
             torch.tensor([1.0, -2.0, 3.0]),
             center,
         ).requires_grad_(False)
-        self.adam = Moments([self.spline.coefficients], (0.9, 0.99))
+        self.adam = AdamState([self.spline.coefficients], (0.9, 0.99))
 
     def step(
         self, samples: Samples, displacement: Tensor | None = None, warped: Tensor | None = None
@@ -182,19 +182,19 @@ def machine(repeats: int) -> tuple[float, float]:
     return 8 * COPIED / taken["copy"], 2 * MATRIX**3 / taken["product"]
 
 
-@loops_first()
+@prefer_kernels()
 def study(
     table: Table, shape: tuple[int, int, int], repeats: int, bandwidth: float, rate: float
 ) -> list[dict[str, Any]]:
     """Fill ``table`` with a row a part, and give the entries of the summary; threads are shared out
     as in a run.
     """
-    chosen, entries, threads = preset("lung"), list[dict[str, Any]](), for_loops()
-    stage = cast(Bidirectional, chosen.stages[-1]).stage.stage
+    chosen, entries, threads = preset("lung"), list[dict[str, Any]](), kernel_threads()
+    stage = cast(BothDirections, chosen.stages[-1]).stage.stage
     phantom = lung_pair(shape, 2.0)
-    pair = Pair(phantom.fixed, phantom.moving, phantom.fixed_mask, phantom.moving_mask).prepared(
-        chosen.intensity
-    )
+    pair = ImagePair(
+        phantom.fixed, phantom.moving, phantom.fixed_mask, phantom.moving_mask
+    ).prepared(chosen.intensity)
     for scale in stage.scales:
         laboratory = Laboratory(stage, scale, pair)
         parts = laboratory.parts()
@@ -249,7 +249,7 @@ def main() -> None:
         help="voxels of 2 mm of the generated chest",
     )
     arguments = parser.parse_args()
-    with at_most(arguments.threads):
+    with limit_threads(arguments.threads):
         bandwidth, rate = machine(arguments.repeats)
         print(
             f"memory {bandwidth / 1e9:.1f} GB/s, arithmetic {rate / 1e9:.0f} GFLOP/s,"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Cube, Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.core.tensor_files import read_tensors, write_tensors
 from inrreg.fields import NePhi
 from inrreg.fields.encoder import Encoder
@@ -67,7 +67,7 @@ class AmortisedNePhi(nn.Module):
         return Neural(self.decoders.drawn(codes), cube, self.scale_mm)
 
     @torch.no_grad()
-    def start(self, pair: Pair, initial: Transform | None = None) -> Neural:
+    def start(self, pair: ImagePair, initial: Transform | None = None) -> Neural:
         """A transform of its own that begins with the map predicted for ``pair`` seen through
         ``initial``; its parameters are the codes and a copy of the decoders.
 
@@ -102,7 +102,9 @@ class AmortisedNePhi(nn.Module):
 
 
 @torch.no_grad()
-def seen(pair: Pair, initial: Transform | None, cube: Cube, size: int) -> Float[Tensor, "2 *size"]:
+def seen(
+    pair: ImagePair, initial: Transform | None, cube: Cube, size: int
+) -> Float[Tensor, "2 *size"]:
     """The fixed image on ``size`` points along each world axis of ``cube``, and the moving one
     where ``initial`` carries them.
 
@@ -119,7 +121,7 @@ def _read(image: Image, points: Float[Tensor, "*size d"], lattice: Grid) -> Floa
     return linear(pyramid_level(image, float(lattice.spacing[0])), points, outside=0.0).mean(0)
 
 
-def codes_alone(transform: Neural) -> Neural:
+def codes_only(transform: Neural) -> Neural:
     """``transform`` with the decoders no longer among its parameters, though still in its files: a
     fit moves its codes only.
     """

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from inrreg.amortised.network import AmortisedNePhi, codes_alone
-from inrreg.core.image_pair import Pair
+from inrreg.amortised.network import AmortisedNePhi, codes_only
+from inrreg.core.image_pair import ImagePair
 from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.stages.gradient_registration import Registration
 from inrreg.transforms import Transform
@@ -28,7 +28,7 @@ class Predicted:
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -41,5 +41,5 @@ class Predicted:
         """
         predicted = self.network.start(pair, initial)
         return replace(
-            self.stage, transform=predicted if self.decoders else codes_alone(predicted)
+            self.stage, transform=predicted if self.decoders else codes_only(predicted)
         ).run(pair, initial, seed=seed, progress=progress)

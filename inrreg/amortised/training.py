@@ -17,12 +17,12 @@ from torch import Tensor
 from inrreg.amortised.network import AmortisedNePhi, seen
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Cube
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.objective.step import Level, Samples, Step
 from inrreg.optimisation.training_loop import Progress, Run
 from inrreg.stages.gradient_registration import Registration
 from inrreg.transforms import NeuralModel, Transform
-from inrreg.transforms.composite import fused
+from inrreg.transforms.composite import simplified
 from inrreg.transforms.description import described
 
 TAUGHT_BY = (
@@ -80,12 +80,12 @@ class Training:
 
 
 def train(
-    pairs: Sequence[Pair],
+    pairs: Sequence[ImagePair],
     registration: Registration,
     settings: Training | None = None,
     *,
     initial: Sequence[Transform | None] | None = None,
-    held_out: Sequence[Pair] = (),
+    held_out: Sequence[ImagePair] = (),
     held_out_initial: Sequence[Transform | None] | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
@@ -195,7 +195,7 @@ def untrained(
 
 
 def example(
-    pair: Pair,
+    pair: ImagePair,
     network: AmortisedNePhi,
     registration: Registration,
     spacing_mm: float,
@@ -203,7 +203,7 @@ def example(
 ) -> Example:
     """What ``registration`` would see of ``pair`` at ``spacing_mm``; on the device of the pair."""
     cube = Cube.around(pair.fixed.grid)
-    start = None if initial is None else fused(initial).requires_grad_(False)
+    start = None if initial is None else simplified(initial).requires_grad_(False)
     return Example(
         seen(pair, start, cube, network.encoder.size),
         cube,
@@ -256,7 +256,9 @@ def cost(
         (
             each,
             Step(
-                Samples(level, sampler.draw(level.fixed_mask, generator)), transform.drawn(), start
+                Samples(level, sampler.draw(level.fixed_mask, generator)),
+                transform.materialised(),
+                start,
             ),
         )
         for each, sampler in terms
@@ -266,7 +268,7 @@ def cost(
 
 
 def _examples(
-    pairs: Sequence[Pair],
+    pairs: Sequence[ImagePair],
     initial: Sequence[Transform | None] | None,
     network: AmortisedNePhi,
     registration: Registration,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from inrreg.app.cohort_table import Entry, read_pairs, same_inputs
 from inrreg.app.config import versions
-from inrreg.app.result import MARK, check_output, is_result, load
+from inrreg.app.result import VERSION_KEY, check_output, is_result, load
 from inrreg.core.errors import InputError, OutputError, RegistrationError
 from inrreg.presets import Preset
 from inrreg.transforms.description import described
@@ -52,7 +52,7 @@ NUMBERS = {
     "det_sd_log": ("jacobian", "sd_log"),
 }
 """The columns of the table that are numbers, and where metrics.json has them."""
-WHOLE = ("displacement.nii.gz", "warped.nii.gz", "report.html")
+RESULT_FILES = ("displacement.nii.gz", "warped.nii.gz", "report.html")
 """What a whole result holds beside what ``load`` reads."""
 CHILD = "from inrreg.app.cohort import _child; _child()"
 CONNECT_S, ASK_S = 30, 1.0
@@ -250,7 +250,9 @@ def _done(task: Task) -> bool:
     """Whether the whole result of these settings and inputs stands there; an interrupted one does
     not count.
     """
-    if not is_result(task.folder) or not all((task.folder / name).exists() for name in WHOLE):
+    if not is_result(task.folder) or not all(
+        (task.folder / name).exists() for name in RESULT_FILES
+    ):
         return False
     try:
         found = load(task.folder)
@@ -260,7 +262,7 @@ def _done(task: Task) -> bool:
         "preset": described(task.entry.preset),
         "seed": task.seed,
         "device": task.device,
-        MARK: versions()[MARK],
+        VERSION_KEY: versions()[VERSION_KEY],
     }
     same = all(found.config.get(name) == value for name, value in settings.items()) and same_inputs(
         task.entry, found.config["inputs"]

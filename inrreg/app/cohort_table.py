@@ -16,14 +16,14 @@ from inrreg.io import pair_points, read_point_pairs, read_points
 from inrreg.presets import Preset
 from inrreg.presets import preset as named_preset
 
-NEEDED = ("name", "fixed", "moving")
+REQUIRED_COLUMNS = ("name", "fixed", "moving")
 IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask")
 TABLES = ("landmarks", "guide_landmarks")
 TWO_TABLES = ("fixed_landmarks", "moving_landmarks")
 COLUMNS = ("name", *IMAGES, *TABLES, *TWO_TABLES, "preset")
 NAME = re.compile(r"\w[\w.-]*")
 RESERVED = {"logs", "cohort.csv"}
-SHOWN = 3
+FAULTS_REPORTED = 3
 """Faults that are told at once."""
 
 Landmarks = Path | tuple[Path, Path]
@@ -74,10 +74,12 @@ def read_pairs(path: str | PathLike[str], preset: str | Preset) -> list[Entry]:
         if not found:
             entries.append(_entry(table.parent, cells, default))
     if faults:
-        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        more = (
+            f"; and {len(faults) - FAULTS_REPORTED} more" if len(faults) > FAULTS_REPORTED else ""
+        )
         raise InputError(
-            f"{path} cannot be run: {'; '.join(faults[:SHOWN])}{more}; correct the table, nothing"
-            " was run"
+            f"{path} cannot be run: {'; '.join(faults[:FAULTS_REPORTED])}{more}; correct the table,"
+            " nothing was run"
         )
     return entries
 
@@ -92,10 +94,10 @@ def _lines(table: Path) -> list[tuple[int, dict[str, str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{table} is no readable table ({error}); expected text with the header"
-            f" {','.join(NEEDED)}, one line a pair"
+            f" {','.join(REQUIRED_COLUMNS)}, one line a pair"
         ) from error
     missing, unknown = (
-        [name for name in NEEDED if name not in columns],
+        [name for name in REQUIRED_COLUMNS if name not in columns],
         [name for name in columns if name not in COLUMNS or columns.count(name) > 1],
     )
     if missing or unknown:
@@ -106,7 +108,8 @@ def _lines(table: Path) -> list[tuple[int, dict[str, str]]]:
         )
         raise InputError(
             f"{table} {fault} (its first line is {','.join(columns)!r}); name its columns"
-            f" {', '.join(NEEDED)} and, where wanted, {', '.join(COLUMNS[len(NEEDED) :])}"
+            f" {', '.join(REQUIRED_COLUMNS)} and, where wanted,"
+            f" {', '.join(COLUMNS[len(REQUIRED_COLUMNS) :])}"
         )
     if not rows:
         raise InputError(f"{table} holds no pairs, only a header; add a line for each pair")

@@ -101,23 +101,23 @@ def register(
 
     Args:
         fixed: Image whose grid the result lives on (NIfTI, MetaImage, NRRD; PNG and the like have
-        pixels of 1 mm).
+            pixels of 1 mm).
         moving: Image to be aligned with it.
         output: Result folder; an older result there is replaced, anything else is left alone.
         fixed_mask: 1 where the fixed image shall be used, on its grid.
         moving_mask: 1 where the moving image shall be used, on its grid.
         landmarks: CSV of point pairs (label,fixed_x,...,moving_z in RAS mm) that judge the result;
-        the fit never sees them.
+            the fit never sees them.
         guide_landmarks: CSV of point pairs that pull the fit.
         contrast: A further contrast of the pair, seen at once with the first; what lies on another
-        grid is resampled.
+            grid is resampled.
         fixed_lesion_mask: 1 where the fixed image has no counterpart, on its grid; for the preset
-        pathology.
+            pathology.
         moving_lesion_mask: The same of the moving image.
         mask_mode: What to make of lesion masks: find what has no counterpart without any (learn),
-        with their help (prior), or take them as they are (fixed).
-        preset: What is registered, or how: default, lung, liver, brain, pathology, neural, graph or
-        idir.
+            with their help (prior), or take them as they are (fixed).
+        preset: What is registered, or how: default, lung, liver, brain, pathology, neural, graph
+            or idir.
         device: cpu, cuda or cuda:N.
         seed: Start of all random numbers.
         threads: CPU threads.
@@ -199,7 +199,7 @@ def points(
         result: Result folder of ``register``.
         output: CSV or .mrk.json to write.
         direction: fixed-to-moving for points seen in the fixed image, moving-to-fixed for points
-        seen in the moving one.
+            seen in the moving one.
     """
     import torch
 
@@ -261,10 +261,10 @@ def evaluate(
         mask: 1 where the Jacobian counts, on the fixed grid.
         output: JSON file for all numbers.
     """
-    from inrreg.app.evaluate_result import judged
+    from inrreg.app.evaluate_result import evaluate_result
     from inrreg.app.result import write_json
 
-    numbers = judged(
+    numbers = evaluate_result(
         _load(result),
         landmarks=landmarks,
         fixed_labels=fixed_labels,
@@ -301,8 +301,8 @@ def cohort(
 
     Args:
         pairs: CSV with the columns name, fixed, moving, and as wanted fixed_mask, moving_mask,
-        landmarks (or fixed_landmarks and moving_landmarks), guide_landmarks, preset; files relative
-        to it.
+            landmarks (or fixed_landmarks and moving_landmarks), guide_landmarks, preset; files
+            relative to it.
         output: Folder for a result folder a pair and the table cohort.csv.
         preset: For the pairs whose line names none.
         device: cpu, cuda or cuda:N.
@@ -310,7 +310,7 @@ def cohort(
         processes: Pairs that run at once on this machine; each needs the memory of its own run.
         threads: CPU threads of each pair.
         scheduler: Address of a Dask scheduler whose workers see the same files; each of their
-        threads takes a pair.
+            threads takes a pair.
         quiet: Say nothing but errors.
         verbose: Show the traceback of an unexpected error.
     """

@@ -12,7 +12,7 @@ import torch
 from inrreg.core.checks import check_intensities
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Change, Pair
+from inrreg.core.image_pair import Change, ImagePair
 from inrreg.io import as_image
 from inrreg.objective.features import Feature
 from inrreg.transforms import identity
@@ -63,11 +63,13 @@ def further_contrasts(
     return tuple(pairs)
 
 
-def seen_at_once(pair: Pair, contrasts: Sequence[tuple[Image, Image]], intensity: Feature) -> Pair:
+def seen_at_once(
+    pair: ImagePair, contrasts: Sequence[tuple[Image, Image]], intensity: Feature
+) -> ImagePair:
     """``pair`` with ``intensity`` of every contrast, as the channels of both images."""
     prepared = [
         pair.prepared(intensity),
-        *(Pair(fixed, moving).prepared(intensity) for fixed, moving in contrasts),
+        *(ImagePair(fixed, moving).prepared(intensity) for fixed, moving in contrasts),
     ]
     fixed, moving = (
         torch.cat([getattr(each, which).data for each in prepared]) for which in ("fixed", "moving")

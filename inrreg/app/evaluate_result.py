@@ -19,7 +19,7 @@ from inrreg.io import read_labels, read_mask, read_point_pairs
 from inrreg.transforms.warp import AnyImage
 
 
-def judged(
+def evaluate_result(
     result: Result,
     *,
     landmarks: Path | None = None,

@@ -12,7 +12,7 @@ from inrreg.core.checks import check_mask
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
 from inrreg.io import as_mask
-from inrreg.metamorphosis import Given, NonCorrespondence
+from inrreg.metamorphosis import GivenMask, NonCorrespondence
 from inrreg.presets import Preset
 
 MaskMode = Literal["learn", "prior", "fixed"]
@@ -81,7 +81,7 @@ def with_mask_mode(
     if mode == "fixed":
         stages = tuple(
             (
-                replace(stage, mask=Given(), survey=())
+                replace(stage, mask=GivenMask(), survey=())
                 if isinstance(stage, NonCorrespondence)
                 else stage
             )

@@ -24,18 +24,18 @@ from numpy.typing import NDArray
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.metamorphosis import NonCorrespondence
 from inrreg.ops.masks import bounding_box
 from inrreg.presets import Preset
-from inrreg.stages.both_directions import Bidirectional
+from inrreg.stages.both_directions import BothDirections
 from inrreg.stages.gradient_registration import Scale
 
 BASE_MB = 520
 """Python, torch and the other libraries, compiled loops among them."""
 LEVEL_BYTES, CHANNEL_BYTES, MEASURING_BYTES = 160, 50, 100
 """A voxel, above the images."""
-FEATURES, BESIDE = 12, 6
+FEATURES, OTHER_VOLUMES = 12, 6
 """Channels of the features that are compared in 3-D; values a site that are held beside those of
 both images: the images themselves, the mask, and what the last of the features are made from.
 """
@@ -60,7 +60,7 @@ def scales_of(stage: Any) -> tuple[Scale, ...]:
     return getattr(innermost(stage), "scales", ())
 
 
-def estimated_mb(pair: Pair, preset: Preset, contrasts: int = 1) -> float:
+def estimated_mb(pair: ImagePair, preset: Preset, contrasts: int = 1) -> float:
     """Peak memory of a registration that sees so many ``contrasts`` at once, MB."""
     fixed, moving = pair.fixed.grid, pair.moving.grid
     held = 4 * (2 * contrasts + 1) * (fixed.n_voxels + moving.n_voxels)
@@ -70,7 +70,9 @@ def estimated_mb(pair: Pair, preset: Preset, contrasts: int = 1) -> float:
     )
 
 
-def check_memory(pair: Pair, preset: Preset, limit_mb: float | None, contrasts: int = 1) -> None:
+def check_memory(
+    pair: ImagePair, preset: Preset, limit_mb: float | None, contrasts: int = 1
+) -> None:
     """Whether a registration fits.
 
     Raises:
@@ -95,7 +97,7 @@ def check_memory(pair: Pair, preset: Preset, limit_mb: float | None, contrasts: 
         )
 
 
-def _stages(pair: Pair, preset: Preset, contrasts: int) -> Iterator[int]:
+def _stages(pair: ImagePair, preset: Preset, contrasts: int) -> Iterator[int]:
     """Bytes of each level and each search of each stage; at least one."""
     yield 0
     boxes = _box(pair.fixed, pair.fixed_mask), _box(pair.moving, pair.moving_mask)
@@ -108,7 +110,7 @@ def _stages(pair: Pair, preset: Preset, contrasts: int) -> Iterator[int]:
     )
     for stage in preset.stages:
         ways, margin = (
-            2 if isinstance(stage, Bidirectional | NonCorrespondence) else 1,
+            2 if isinstance(stage, BothDirections | NonCorrespondence) else 1,
             getattr(innermost(stage), "mask_margin_mm", 0.0),
         )
         regions = (
@@ -134,7 +136,7 @@ def _search(search: Any, box: Grid, reach_mm: NDArray[np.float64]) -> int:
         search.detector, "count", prod(np.ceil(box.extent / spacing_mm).astype(int).tolist())
     )
     return 4 * (
-        (2 * FEATURES + BESIDE) * sites + VOLUMES * keypoints * search.labels.count(box.ndim)
+        (2 * FEATURES + OTHER_VOLUMES) * sites + VOLUMES * keypoints * search.labels.count(box.ndim)
     )
 
 

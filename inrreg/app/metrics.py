@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image, Points
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.evaluation import (
     image_agreement,
     jacobian_determinant,
@@ -60,7 +60,7 @@ class Rendered:
 
 
 @torch.no_grad()
-def rendered(pair: Pair, transform: Transform) -> Rendered:
+def rendered(pair: ImagePair, transform: Transform) -> Rendered:
     """Everything of a finished map that lies on the fixed grid, each computed once."""
     grid = pair.fixed.grid
     displacement = transform.displacement_on(grid)
@@ -74,7 +74,7 @@ def rendered(pair: Pair, transform: Transform) -> Rendered:
 
 
 def measurements(
-    pair: Pair, transform: Transform, on_grid: Rendered, landmarks: Landmarks | None
+    pair: ImagePair, transform: Transform, on_grid: Rendered, landmarks: Landmarks | None
 ) -> dict[str, Any]:
     """Similarity before and after, Jacobian, inverse and landmark error of a finished map."""
     mask = pair.fixed_mask

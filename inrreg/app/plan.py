@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from inrreg.app.memory import estimated_mb, scales_of
-from inrreg.app.register import Job
+from inrreg.app.register import Request
 from inrreg.core.image import Image
 from inrreg.ops.sampling import inside
 
 
-def plan(job: Job) -> Iterator[tuple[str, str]]:
+def plan(job: Request) -> Iterator[tuple[str, str]]:
     """Name and finding, line by line: geometry, overlap, masks, stages and memory."""
     pair = job.pair
     yield "fixed", f"{pair.fixed.name}: {pair.fixed.grid}"

@@ -28,20 +28,21 @@ from inrreg.app.metrics import (
     stage_entry,
     strict,
 )
-from inrreg.app.result import MARK, Result
+from inrreg.app.result import VERSION_KEY, Result
 from inrreg.core.checks import check_landmarks, check_mask, check_same_dimension
 from inrreg.core.errors import FrameError, InputError, RegistrationError
 from inrreg.core.image import Image, Points
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
+from inrreg.core.precision import full_single_precision
 from inrreg.core.stopwatch import Stopwatch
-from inrreg.core.threads import at_most
+from inrreg.core.threads import limit_threads
 from inrreg.evaluation import jacobian_statistics
 from inrreg.io import as_mask, pair_points, read_point_pairs, read_points
 from inrreg.optimisation import Outcome
 from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.presets import Preset
 from inrreg.presets import preset as named_preset
-from inrreg.stages.protocol import ENDING, Stage
+from inrreg.stages.protocol import STOPPING_OUTCOMES, Stage
 from inrreg.transforms import Transform
 from inrreg.transforms.description import described
 
@@ -49,12 +50,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Request:
     """A checked request: the pair, the strategy, what judges the result (the stages never see it),
     and config.json; ``notes`` are the warnings said so far.
     """
 
-    pair: Pair
+    pair: ImagePair
     preset: Preset
     device: torch.device
     seed: int
@@ -143,7 +144,7 @@ def prepare(
     seed: int = 0,
     threads: int | None = None,
     max_memory_mb: float | None = None,
-) -> Job:
+) -> Request:
     """Load and check everything ``register`` needs, without computing anything; arguments and
     errors are those of ``register``.
     """
@@ -189,7 +190,7 @@ def prepare(
             for both in zip(contrasts, further, strict=True)
         ],
     }
-    pair = Pair(
+    pair = ImagePair(
         images["fixed"],
         images["moving"],
         masks["fixed"],
@@ -199,7 +200,7 @@ def prepare(
         lesions["moving"],
     )
     check_memory(pair, chosen, max_memory_mb, 1 + len(further))
-    return Job(
+    return Request(
         pair,
         chosen,
         target,
@@ -224,7 +225,7 @@ def _settings(
 ) -> dict[str, Any]:
     """What config.json says apart from the inputs."""
     return {
-        MARK: versions()["inrreg"],
+        VERSION_KEY: versions()["inrreg"],
         "schema": SCHEMA,
         "frame": "RAS mm; the transform maps fixed world points to moving world points",
         "preset": described(preset),
@@ -237,7 +238,7 @@ def _settings(
     }
 
 
-def run(job: Job, progress: Progress | None = None) -> Result:
+def run(job: Request, progress: Progress | None = None) -> Result:
     """Run the stages of a prepared job, then measure.
 
     Raises:
@@ -245,7 +246,7 @@ def run(job: Job, progress: Progress | None = None) -> Result:
         RegistrationError: out of memory.
     """
     try:
-        with _warnings_noted() as notes, at_most(job.threads):
+        with _warnings_noted() as notes, limit_threads(job.threads), full_single_precision():
             return _run(job, progress, notes)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise RegistrationError(
@@ -255,11 +256,12 @@ def run(job: Job, progress: Progress | None = None) -> Result:
         ) from error
 
 
-def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
-    if job.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(job.device)
+def _run(job: Request, progress: Progress | None, notes: list[str]) -> Result:
     watch = Stopwatch()
     pair = job.pair.to(job.device)
+    if job.device.type == "cuda":
+        # after the first copy to the device, which initialises CUDA
+        torch.cuda.reset_peak_memory_stats(job.device)
     contrasts = [(fixed.to(job.device), moving.to(job.device)) for fixed, moving in job.contrasts]
     seen = seen_at_once(pair, contrasts, job.preset.intensity)
     stages = run_stages(
@@ -315,7 +317,7 @@ def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
 
 def run_stages(
     stages: Sequence[Stage],
-    pair: Pair,
+    pair: ImagePair,
     initial: Transform | None,
     *,
     seed: int = 0,
@@ -351,7 +353,7 @@ def run_stages(
                     notes={"kept": False},
                 )
             )
-        if results[-1].outcome in ENDING:
+        if results[-1].outcome in STOPPING_OUTCOMES:
             log.warning("%s", _early_end(results))
             break
     return results
@@ -387,7 +389,7 @@ def _preset(preset: str | Preset) -> Preset:
     if not chosen.stages:
         raise InputError(
             f"the preset {chosen.name!r} has no stages; give it at least one, for instance"
-            " stages=(Start(),)"
+            " stages=(InitialTranslation(),)"
         )
     return chosen
 

@@ -18,7 +18,7 @@ from inrreg.app.metrics import Landmarks, Rendered, landmark_errors, rendered
 from inrreg.core.errors import InputError, OutputError, RegistrationError, TransformError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Change, Correspondences, Pair
+from inrreg.core.image_pair import Change, Correspondences, ImagePair
 from inrreg.io import (
     read_correspondences,
     read_image,
@@ -33,7 +33,7 @@ from inrreg.transforms.warp import AnyImage, warp
 
 log = logging.getLogger(__name__)
 
-MARK = "inrreg"
+VERSION_KEY = "inrreg"
 """The key of config.json by which a folder is known to be ours."""
 FILES = {
     "displacement.nii.gz",
@@ -73,7 +73,7 @@ class Result:
     outcome: Outcome
     metrics: dict[str, Any]
     config: dict[str, Any]
-    pair: Pair | None = None
+    pair: ImagePair | None = None
     landmarks: Landmarks | None = None
     history: list[Record] = field(default_factory=list)
     on_grid: Rendered | None = None
@@ -101,7 +101,7 @@ class Result:
             self._write(part, self.pair, self.on_grid or rendered(self.pair, self.transform))
         return Path(folder)
 
-    def _write(self, folder: Path, pair: Pair, on_grid: Rendered) -> None:
+    def _write(self, folder: Path, pair: ImagePair, on_grid: Rendered) -> None:
         write_displacement(on_grid.displacement, self.grid, folder / "displacement.nii.gz")
         write_image(on_grid.warped, folder / "warped.nii.gz")
         save_transform(self.transform, folder / "transform")
@@ -114,7 +114,7 @@ class Result:
                 write_image(getattr(self.change, name), folder / f"{name}.nii.gz")
         self._write_report(folder / "report.html", pair, on_grid)
 
-    def _write_report(self, path: Path, pair: Pair, on_grid: Rendered) -> None:
+    def _write_report(self, path: Path, pair: ImagePair, on_grid: Rendered) -> None:
         from inrreg.report import Message, registration_report
 
         notes = self.metrics.get("notes", [])
@@ -237,7 +237,7 @@ def is_result(folder: Path) -> bool:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and MARK in config
+    return isinstance(config, dict) and VERSION_KEY in config
 
 
 def check_output(folder: str | os.PathLike[str], grid: Grid | None = None) -> None:

@@ -38,7 +38,7 @@ class Change:
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class ImagePair:
     """Fixed and moving image, where to use them (mask == 1 means "use this"), and landmark pairs
     that may guide the fit.
 

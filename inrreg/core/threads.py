@@ -51,26 +51,26 @@ _of_loops: ContextVar[int | None] = ContextVar("threads of compiled loops", defa
 _END = object()
 
 
-def for_loops() -> int:
-    """How many threads a compiled loop may use here: as many as torch, unless ``loops_first`` has
-    said otherwise.
+def kernel_threads() -> int:
+    """How many threads a compiled loop may use here: as many as torch, unless ``prefer_kernels``
+    has said otherwise.
     """
     return _of_loops.get() or torch.get_num_threads()
 
 
 @contextmanager
-def at_most(count: int) -> Iterator[None]:
+def limit_threads(count: int) -> Iterator[None]:
     """``count`` threads inside the block, for torch's own operations and for compiled loops."""
     with _numbers(count, None):
         yield
 
 
 @contextmanager
-def loops_first(count: int | None = None) -> Iterator[None]:
+def prefer_kernels(count: int | None = None) -> Iterator[None]:
     """Inside the block compiled loops have ``count`` threads (as many as before it unless given),
     and torch's own operations one.
     """
-    with _numbers(1, count or for_loops()):
+    with _numbers(1, count or kernel_threads()):
         yield
 
 
@@ -86,7 +86,7 @@ def _numbers(of_torch: int, of_loops: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def aside(work: Work[Said, Value], device: torch.device) -> Iterator[Work[Said, Value]]:
+def run_in_background(work: Work[Said, Value], device: torch.device) -> Iterator[Work[Said, Value]]:
     """Does ``work`` beside the block, in a thread of its own with half of the threads, and gives
     what waits for its value, to be called once; on a GPU, which one piece of work fills, and with
     one thread, it gives ``work`` itself, which is then done when it is called. Of the context,
@@ -96,7 +96,7 @@ def aside(work: Work[Said, Value], device: torch.device) -> Iterator[Work[Said, 
     calls. To leave the block before ends the work: a KeyboardInterrupt is raised in it when it next
     says something.
     """
-    threads = for_loops()
+    threads = kernel_threads()
     if threads == 1 or device.type != "cpu":
         yield work
         return
@@ -109,12 +109,12 @@ def aside(work: Work[Said, Value], device: torch.device) -> Iterator[Work[Said, 
 
     def done() -> Value:
         try:
-            with loops_first(threads // 2):
+            with prefer_kernels(threads // 2):
                 return work(say)
         finally:
             said.put(_END)
 
-    with loops_first(threads - threads // 2), ThreadPoolExecutor(1, "aside") as pool:
+    with prefer_kernels(threads - threads // 2), ThreadPoolExecutor(1, "aside") as pool:
         try:
             running = pool.submit(copy_context().run, done)
 

@@ -15,7 +15,7 @@ from inrreg.evaluation.region import require_grid, selected
 FLAT = 1e-6
 """A window is flat where its variance is below this share of the variance of the whole image."""
 
-SOME = 1 << 14
+MEDIAN_SAMPLES = 1 << 14
 """Values among which a middle one is looked for."""
 
 
@@ -86,7 +86,7 @@ def _centred(image: Image) -> NDArray[np.float64]:
             f"{image.name} has {int((~np.isfinite(values)).sum())} values that are not finite;"
             " repair the image first"
         )
-    some = values.reshape(-1)[:: -(-values.size // SOME)]
+    some = values.reshape(-1)[:: -(-values.size // MEDIAN_SAMPLES)]
     return values.astype(np.float64) - np.median(some).astype(np.float64)
 
 

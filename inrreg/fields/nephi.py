@@ -29,7 +29,7 @@ from inrreg.ops.separable import taps
 class TwoWay(Protocol):
     """A field that holds a second one, for the way back."""
 
-    def counterpart(self) -> nn.Module:
+    def fitted_inverse(self) -> nn.Module:
         """The field of the way back, on the same cube.
 
         It shares parameters with this one: copy it before you move or change it.
@@ -186,14 +186,14 @@ class DecodedWays(Decoded):
         super().__init__(there, codes)
         self.back = back
 
-    def counterpart(self) -> Decoded:
+    def fitted_inverse(self) -> Decoded:
         """The way back; see ``TwoWay``."""
         return Decoded(self.back, Codes(self.whole, self.local))
 
 
 class NePhi(nn.Module):
     """Cube coordinates ``[*sites, d]`` -> ``[*sites, outputs]`` by the decoder of the way there;
-    ``counterpart()`` is the way back, from the same codes.
+    ``fitted_inverse()`` is the way back, from the same codes.
 
     ``lattice`` local codes stand along each axis of the cube. Nothing but a penalty makes the one
     the inverse of the other (``InverseConsistency``, ``GradICON``). All codes and both outputs
@@ -255,7 +255,7 @@ class NePhi(nn.Module):
         """Values and their derivatives by the cube coordinates."""
         return Decoded(self.there, self.codes).value_and_jacobian(points)
 
-    def counterpart(self) -> Decoded:
+    def fitted_inverse(self) -> Decoded:
         """The way back; see ``TwoWay``."""
         return Decoded(self.back, self.codes)
 

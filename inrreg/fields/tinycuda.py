@@ -84,7 +84,20 @@ class TinyCudaEncoding(nn.Module):
         native = self._native[0]
         native.params = self.params
         return (
-            native(points.reshape(-1, points.shape[-1]))
+            native(_Contiguous.apply(points.reshape(-1, points.shape[-1])))
             .to(points.dtype)
             .reshape(*points.shape[:-1], -1)
         )
+
+
+class _Contiguous(torch.autograd.Function):
+    """The identity, whose derivatives of every order are contiguous: the library refuses others."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        passed: Tensor = _Contiguous.apply(gradient)
+        return passed

@@ -10,9 +10,9 @@ from inrreg.core.errors import FrameError, InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image, LabelImage
 
-WHOLE = 1e-3
+INTEGER_TOLERANCE = 1e-3
 """Labels stored with a scale factor come back this close to whole numbers."""
-EXACT = 2**53
+LARGEST_EXACT_FLOAT = 2**53
 """Integers up to here are exact in double precision."""
 
 
@@ -94,7 +94,9 @@ def check_labels(array: np.ndarray, name: str) -> None:
     """
     if array.dtype.kind in "iu" and array.dtype.itemsize < 4:
         return
-    broken = ~(np.isfinite(array) & np.isclose(array, np.rint(array), rtol=0, atol=WHOLE))
+    broken = ~(
+        np.isfinite(array) & np.isclose(array, np.rint(array), rtol=0, atol=INTEGER_TOLERANCE)
+    )
     if broken.any():
         raise InputError(
             f"{name} is no label image: {int(broken.sum())} voxels hold values such as"
@@ -140,6 +142,6 @@ def stored_values(image: Image) -> np.ndarray:
     bounds = np.iinfo(dtype)
     return (
         np.rint(values.astype(np.float64))
-        .clip(max(bounds.min, -EXACT), min(bounds.max, EXACT))
+        .clip(max(bounds.min, -LARGEST_EXACT_FLOAT), min(bounds.max, LARGEST_EXACT_FLOAT))
         .astype(dtype)
     )

@@ -3,7 +3,7 @@ apart.
 """
 
 from inrreg.metamorphosis.aligned import Aligned, Detector, align
-from inrreg.metamorphosis.detectors import Detected, ForwardBackward, JacobianAnomaly, LiWyatt
+from inrreg.metamorphosis.detectors import DetectedMask, ForwardBackward, JacobianAnomaly, LiWyatt
 from inrreg.metamorphosis.evidence import InconsistencyEvidence, IntensityEvidence
 from inrreg.metamorphosis.fit import (
     Metamorphosis,
@@ -13,41 +13,48 @@ from inrreg.metamorphosis.fit import (
     metamorphosis,
     weighted_metamorphosis,
 )
-from inrreg.metamorphosis.non_correspondence import Given, Learned, NonCorrespondence
+from inrreg.metamorphosis.non_correspondence import GivenMask, LearnedMask, NonCorrespondence
 from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel
 from inrreg.metamorphosis.shooting import Hamiltonian, Shooting, State, recomputed, stored
 from inrreg.metamorphosis.velocity_kernels import Gaussian, Kernel, MultiScale
-from inrreg.metamorphosis.weights import Everywhere, Evolving, Nowhere, Weight, Within, growing
+from inrreg.metamorphosis.weights import (
+    EvolvingMaskWeight,
+    MaskWeight,
+    UniformWeight,
+    Weight,
+    ZeroWeight,
+    growing,
+)
 
 __all__ = [
     "Aligned",
     "Appearance",
-    "Detected",
+    "DetectedMask",
     "Detector",
-    "Everywhere",
-    "Evolving",
+    "EvolvingMaskWeight",
     "ForwardBackward",
     "Gaussian",
-    "Given",
+    "GivenMask",
     "Hamiltonian",
     "InconsistencyEvidence",
     "IntensityEvidence",
     "JacobianAnomaly",
     "Kernel",
-    "Learned",
+    "LearnedMask",
     "LiWyatt",
+    "MaskWeight",
     "Metamorphosis",
     "MultiScale",
     "NonCorrespondence",
-    "Nowhere",
     "Posterior",
     "Resolution",
     "ScalarModel",
     "Shooting",
     "ShootingResult",
     "State",
+    "UniformWeight",
     "Weight",
-    "Within",
+    "ZeroWeight",
     "align",
     "growing",
     "lddmm",

@@ -12,7 +12,7 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.core.threads import lazy
 from inrreg.ops.masks import as_weight, bounding_box, cropped
 from inrreg.ops.sampling import inside, linear, pyramid_level
@@ -75,7 +75,7 @@ class Detector(Protocol):
         ...
 
 
-def hardened(mask: Image) -> Image:
+def binarise_above_half(mask: Image) -> Image:
     """``mask`` with 1 where it is above 0.5: what is likelier gone than not is to be left out
     wholly, for the rest of its weight would still pull.
     """
@@ -83,7 +83,7 @@ def hardened(mask: Image) -> Image:
 
 
 @torch.no_grad()
-def align(pair: Pair, there: Transform, back: Transform | None, spacing_mm: float) -> Aligned:
+def align(pair: ImagePair, there: Transform, back: Transform | None, spacing_mm: float) -> Aligned:
     """The view of ``pair`` at ``spacing_mm``, cropped to the fixed mask; the images must be scaled
     to 0 ... 1.
     """
@@ -103,7 +103,7 @@ def align(pair: Pair, there: Transform, back: Transform | None, spacing_mm: floa
 
 
 def _lesion(
-    pair: Pair, grid: Grid, mapped: Float[Tensor, "*shape d"]
+    pair: ImagePair, grid: Grid, mapped: Float[Tensor, "*shape d"]
 ) -> Float[Tensor, "1 *shape"] | None:
     """The lesion masks of both images, where ``grid`` sees them."""
     at_home = (

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
-from inrreg.metamorphosis.aligned import Aligned, Detector, hardened
-from inrreg.metamorphosis.evidence import MAD, residual
+from inrreg.core.image_pair import ImagePair
+from inrreg.metamorphosis.aligned import Aligned, Detector, binarise_above_half
+from inrreg.metamorphosis.evidence import MAD_OF_UNIT_NORMAL, residual
 from inrreg.objective.features import GradientMagnitude
 from inrreg.ops.separable import apply_along_axes, box_sum, smoothing
 
@@ -55,7 +55,7 @@ class LiWyatt:
             seen.fixed.data.split(1), seen.warped.data.split(1), flat.split(1), strict=True
         ):
             score = residual(fixed, warped, weight, grid, self.window_mm).abs() * low_gradient
-            masks.append(soft(score, outlying(score, weight, self.deviations, self.least)))
+            masks.append(soft(score, robust_threshold(score, weight, self.deviations, self.least)))
         return _mask(torch.cat(masks).amax(0, keepdim=True), seen)
 
     def _flatness(self, seen: Aligned) -> Float[Tensor, "c *shape"]:
@@ -92,7 +92,8 @@ class JacobianAnomaly:
         """See ``Detector``."""
         score = seen.determinant.clamp(min=FOLDED).log().abs()
         return _mask(
-            soft(score, outlying(score, seen.weight.data, self.deviations, self.least)), seen
+            soft(score, robust_threshold(score, seen.weight.data, self.deviations, self.least)),
+            seen,
         )
 
 
@@ -129,19 +130,21 @@ class ForwardBackward:
 
 
 @dataclass(frozen=True)
-class Detected:
-    """m as a detector gives it, in place of ``Learned``: ``NonCorrespondence(registration,
-    mask=Detected(ForwardBackward()))``. What the lesion masks of the pair say stays said.
+class DetectedMask:
+    """m as a detector gives it, in place of ``LearnedMask``: ``NonCorrespondence(registration,
+    mask=DetectedMask(ForwardBackward()))``. What the lesion masks of the pair say stays said.
     """
 
     detector: Detector
 
-    def known(self, pair: Pair, mask: Image | None) -> Pair:
+    def known(self, pair: ImagePair, mask: Image | None) -> ImagePair:
         """See ``MaskRule``: before the first look what the lesion masks say, then what was
         found.
         """
         return (
-            pair if mask is None else replace(pair, fixed_lesion=hardened(mask), moving_lesion=None)
+            pair
+            if mask is None
+            else replace(pair, fixed_lesion=binarise_above_half(mask), moving_lesion=None)
         )
 
     def find(
@@ -163,7 +166,7 @@ def soft(score: Float[Tensor, "1 *shape"], threshold: Tensor) -> Float[Tensor, "
     return 1 / (1 + (threshold.clamp(min=1e-12) / score).square())
 
 
-def outlying(
+def robust_threshold(
     score: Float[Tensor, "1 *shape"],
     weight: Float[Tensor, "1 *shape"],
     deviations: float,
@@ -178,7 +181,9 @@ def outlying(
     """
     values = score[weight > 0]
     median = values.median()
-    return median + ((values - median).abs().median() / MAD * deviations).clamp(min=least)
+    return median + ((values - median).abs().median() / MAD_OF_UNIT_NORMAL * deviations).clamp(
+        min=least
+    )
 
 
 def _quantile(values: Float[Tensor, " n"], share: float) -> Float[Tensor, ""]:

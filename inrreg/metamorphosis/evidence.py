@@ -21,7 +21,7 @@ from inrreg.metamorphosis.aligned import Aligned
 from inrreg.objective.features import GradientMagnitude
 from inrreg.ops.separable import apply_along_axes, smoothing
 
-MAD = 0.6745
+MAD_OF_UNIT_NORMAL = 0.6745
 """Median of the absolute value of a standard normal variable."""
 BINS = 16
 STRONGEST = 6.0
@@ -104,7 +104,7 @@ class InconsistencyEvidence:
         apart = apply_along_axes(seen.inconsistency, smoothing(seen.fixed.grid, self.smoothing_mm))
         inliers = apart[seen.weight.data * counterpart > 0.5]
         sigma = (
-            max(float(inliers.median()) / MAD, self.least_noise_mm)
+            max(float(inliers.median()) / MAD_OF_UNIT_NORMAL, self.least_noise_mm)
             if len(inliers)
             else self.least_noise_mm
         )
@@ -153,7 +153,9 @@ def residual(
     return fixed - mean_fixed - gain * (warped - mean_warped)
 
 
-def noise(difference: Float[Tensor, " n"], steepness: Float[Tensor, " n"]) -> tuple[float, float]:
+def noise(
+    difference: Float[Tensor, " n"], gradient_magnitude: Float[Tensor, " n"]
+) -> tuple[float, float]:
     """s and t of a residual of variance s^2 + t^2 steepness^2, from the medians of its absolute
     value in bins of equal numbers: outliers hardly count.
     """
@@ -161,11 +163,12 @@ def noise(difference: Float[Tensor, " n"], steepness: Float[Tensor, " n"]) -> tu
 
     if len(difference) < 8 * BINS:
         return 0.0, 0.0
-    steepness, order = steepness.sort()
+    gradient_magnitude, order = gradient_magnitude.sort()
     spreads = [
-        (float(part.abs().median()) / MAD) ** 2 for part in difference[order].tensor_split(BINS)
+        (float(part.abs().median()) / MAD_OF_UNIT_NORMAL) ** 2
+        for part in difference[order].tensor_split(BINS)
     ]
-    slopes = [float(part.square().mean()) for part in steepness.tensor_split(BINS)]
+    slopes = [float(part.square().mean()) for part in gradient_magnitude.tensor_split(BINS)]
     # errors in proportion: the few steep bins do not rule the many flat ones
     scale = 1 / np.maximum(spreads, 1e-12)
     variances, _ = nnls(np.stack([scale, scale * np.array(slopes)], 1), scale * np.array(spreads))

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from inrreg.core.errors import FrameError, InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.metamorphosis.shooting import Hamiltonian, Memory, Shooting, State, stored
 from inrreg.metamorphosis.velocity_kernels import Kernel
-from inrreg.metamorphosis.weights import Everywhere, Nowhere, Weight
+from inrreg.metamorphosis.weights import UniformWeight, Weight, ZeroWeight
 from inrreg.ops.masks import as_weight
 from inrreg.ops.sampling import linear, pyramid_level
 from inrreg.ops.separable import apply_along_axes, resampling
 from inrreg.ops.small_matrices import determinant
 from inrreg.optimisation import LBFGS, Optimiser, Outcome
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
-from inrreg.stages.protocol import ENDING
+from inrreg.stages.protocol import STOPPING_OUTCOMES
 from inrreg.transforms import Composite, DenseDisplacement, Transform
-from inrreg.transforms.composite import composed, fused
+from inrreg.transforms.composite import composed, simplified
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +38,17 @@ search then takes a shorter step.
 
 def lddmm(kernel: Kernel) -> Hamiltonian:
     """All change is motion (Miller, Trouve and Younes, J. Math. Imaging Vis. 2006)."""
-    return Hamiltonian(kernel, Nowhere(), 1.0)
+    return Hamiltonian(kernel, ZeroWeight(), 1.0)
 
 
 def metamorphosis(kernel: Kernel, rho: float) -> Hamiltonian:
     """Intensity may change anywhere; the nearer ``rho`` is to 1 the dearer."""
-    return Hamiltonian(kernel, Everywhere(), rho)
+    return Hamiltonian(kernel, UniformWeight(), rho)
 
 
 def weighted_metamorphosis(kernel: Kernel, rho: float, weight: Weight) -> Hamiltonian:
-    """Intensity may change where ``weight`` says that there is no counterpart: ``Within`` or
-    ``Evolving``.
+    """Intensity may change where ``weight`` says that there is no counterpart: ``MaskWeight`` or
+    ``EvolvingMaskWeight``.
     """
     return Hamiltonian(kernel, weight, rho)
 
@@ -126,7 +126,7 @@ class Metamorphosis:
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -143,7 +143,9 @@ class Metamorphosis:
         self._check(pair)
         watch, outcome, history = Stopwatch(), Outcome.CONVERGED, list[Record]()
         start = (
-            None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+            None
+            if initial is None
+            else simplified(initial.to(pair.fixed.device)).requires_grad_(False)
         )
         momentum: Image | None = None
         for resolution in self.resolutions:
@@ -169,13 +171,13 @@ class Metamorphosis:
             outcome, momentum = self._descend(
                 shooting, fixed, weight, momentum, resolution, history, progress
             )
-            if outcome in ENDING:
+            if outcome in STOPPING_OUTCOMES:
                 break
         assert momentum is not None
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
         return _result(self.name, shooting, momentum, start, outcome, watch, history)
 
-    def _check(self, pair: Pair) -> None:
+    def _check(self, pair: ImagePair) -> None:
         if pair.fixed.channels != pair.moving.channels:
             raise InputError(
                 f"{pair.fixed.name} has {pair.fixed.channels} channels and {pair.moving.name} has"

@@ -23,10 +23,10 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Change, Pair
+from inrreg.core.image_pair import Change, ImagePair
 from inrreg.core.stopwatch import Stopwatch
-from inrreg.core.threads import aside, loops_first
-from inrreg.metamorphosis.aligned import Aligned, align, hardened
+from inrreg.core.threads import prefer_kernels, run_in_background
+from inrreg.metamorphosis.aligned import Aligned, align, binarise_above_half
 from inrreg.metamorphosis.evidence import (
     Evidence,
     InconsistencyEvidence,
@@ -38,10 +38,10 @@ from inrreg.ops.sampling import on_grid
 from inrreg.optimisation import Outcome, overall
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
 from inrreg.stages.gradient_registration import Registration, Scale
-from inrreg.stages.protocol import ENDING
+from inrreg.stages.protocol import STOPPING_OUTCOMES
 from inrreg.transforms import Linear, NumericInverse, Transform
 from inrreg.transforms.bspline import interpolating_spline
-from inrreg.transforms.composite import composed, fused
+from inrreg.transforms.composite import composed, simplified
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ INVERSE_MM = 6.0
 class MaskRule(Protocol):
     """Where m comes from."""
 
-    def known(self, pair: Pair, mask: Image | None) -> Pair:
+    def known(self, pair: ImagePair, mask: Image | None) -> ImagePair:
         """``pair`` with the lesions that the registration is to leave out, given the ``mask`` found
         so far.
         """
@@ -67,7 +67,7 @@ class MaskRule(Protocol):
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedMask:
     """m from evidence.
 
     Before anything is seen a voxel has no counterpart with a probability of ``prior``; where the
@@ -80,12 +80,14 @@ class Learned:
     prior: float = 0.15
     prior_inside: float = 0.9
 
-    def known(self, pair: Pair, mask: Image | None) -> Pair:
+    def known(self, pair: ImagePair, mask: Image | None) -> ImagePair:
         """See ``MaskRule``: before the first look what the lesion masks say, then what was
         found.
         """
         return (
-            pair if mask is None else replace(pair, fixed_lesion=hardened(mask), moving_lesion=None)
+            pair
+            if mask is None
+            else replace(pair, fixed_lesion=binarise_above_half(mask), moving_lesion=None)
         )
 
     def find(
@@ -108,12 +110,12 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenMask:
     """m is the lesion masks of the pair, and nothing is learned: cost-function masking (Brett et
     al., NeuroImage 2001).
     """
 
-    def known(self, pair: Pair, mask: Image | None) -> Pair:
+    def known(self, pair: ImagePair, mask: Image | None) -> ImagePair:
         """See ``MaskRule``."""
         return pair
 
@@ -150,16 +152,16 @@ class NonCorrespondence:
 
     registration: Registration
     survey: tuple[Scale, ...] = ()
-    mask: MaskRule = field(default_factory=Learned)
+    mask: MaskRule = field(default_factory=LearnedMask)
     appearance_model: ScalarModel = field(default_factory=ScalarModel)
     appearance: Appearance = field(default_factory=Appearance)
     appearance_window_mm: float = 40.0
     name: str = "non-correspondence"
 
-    @loops_first()
+    @prefer_kernels()
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -174,10 +176,12 @@ class NonCorrespondence:
         self._check()
         watch = Stopwatch()
         start = (
-            None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+            None
+            if initial is None
+            else simplified(initial.to(pair.fixed.device)).requires_grad_(False)
         )
-        there = Way(self, pair, start, seed)
-        back = Way(
+        there = Direction(self, pair, start, seed)
+        back = Direction(
             self,
             pair.swapped(),
             None if start is None else _way_back(start, pair.moving.grid),
@@ -189,7 +193,7 @@ class NonCorrespondence:
         except KeyboardInterrupt:
             interrupted = True
         outcome = Outcome.INTERRUPTED if interrupted else overall(there.outcomes)
-        if outcome in ENDING or overall(back.outcomes) in ENDING:
+        if outcome in STOPPING_OUTCOMES or overall(back.outcomes) in STOPPING_OUTCOMES:
             there.fall_back()
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
         result = StageResult(
@@ -225,7 +229,9 @@ class NonCorrespondence:
                 " coarser view never replaces a finer one; leave those scales out of the survey"
             )
 
-    def _fit(self, there: "Way", back: "Way", seed: int, progress: Progress | None) -> None:
+    def _fit(
+        self, there: "Direction", back: "Direction", seed: int, progress: Progress | None
+    ) -> None:
         """The survey, then the fit from the start again; an interrupt leaves as a
         KeyboardInterrupt, whatever it met.
         """
@@ -240,19 +246,26 @@ class NonCorrespondence:
                 return
 
     def _round(
-        self, scale: Scale, there: "Way", back: "Way", seed: int, progress: Progress | None
+        self,
+        scale: Scale,
+        there: "Direction",
+        back: "Direction",
+        seed: int,
+        progress: Progress | None,
     ) -> bool:
         """One scale: u both ways with m held, then m both ways with u held, both ways at once;
         whether the run has ended with it.
         """
-        with aside(partial(back.move, scale, seed), there.pair.fixed.device) as moved_back:
+        with run_in_background(
+            partial(back.move, scale, seed), there.pair.fixed.device
+        ) as moved_back:
             for move in (partial(there.move, scale, seed), moved_back):
                 outcome = move(progress)
                 if outcome is Outcome.INTERRUPTED:
                     raise KeyboardInterrupt
-                if outcome in ENDING:
+                if outcome in STOPPING_OUTCOMES:
                     return True
-        with aside(
+        with run_in_background(
             lambda said: back.look(there.total, scale.spacing_mm), there.pair.fixed.device
         ) as looked_back:
             there.look(back.total, scale.spacing_mm)
@@ -280,11 +293,11 @@ class NonCorrespondence:
         return Image(torch.cat(changes), seen.fixed.grid, "appearance change")
 
 
-class Way:
+class Direction:
     """One direction of the fit: the pair as it sees it, its map, its mask."""
 
     def __init__(
-        self, stage: NonCorrespondence, pair: Pair, initial: Transform | None, seed: int
+        self, stage: NonCorrespondence, pair: ImagePair, initial: Transform | None, seed: int
     ) -> None:
         self.stage, self.pair, self.initial, self.generator = (
             stage,

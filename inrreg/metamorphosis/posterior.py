@@ -17,7 +17,7 @@ from inrreg.core.grid import Cube, Grid
 from inrreg.fields import built
 from inrreg.metamorphosis.aligned import Aligned
 from inrreg.optimisation import Adam, Optimiser, Outcome
-from inrreg.similarity.gated import steepness
+from inrreg.similarity.gated import gradient_magnitude
 from inrreg.transforms.bspline import render, spline_lattice
 
 
@@ -88,7 +88,7 @@ class Posterior:
             m = s.sigmoid()
             free_energy = m * (s - log_odds) - softplus(s)
             return (
-                weight * (free_energy + self.perimeter_mm * steepness(m[None], spacing)[0])
+                weight * (free_energy + self.perimeter_mm * gradient_magnitude(m[None], spacing)[0])
             ).sum() / total
 
         return self.optimiser.minimise(cost, logit.parameters(), self.iterations)
@@ -96,11 +96,11 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Appearance:
-    """Fits r so that the mean of m (e - r)^2 + ``dearness`` r^2 is least: e is what the map leaves
-    unexplained, m where there is no counterpart. Where m is below ``dearness``, r stays near 0.
+    """Fits r so that the mean of m (e - r)^2 + ``l2_weight`` r^2 is least: e is what the map leaves
+    unexplained, m where there is no counterpart. Where m is below ``l2_weight``, r stays near 0.
     """
 
-    dearness: float = 0.1
+    l2_weight: float = 0.1
     iterations: int = 60
     optimiser: Optimiser = field(default_factory=lambda: Adam(1e-2))
 
@@ -116,7 +116,7 @@ class Appearance:
 
         def cost() -> Tensor:
             r = change.on(grid)
-            return (mask * (unexplained - r).square() + self.dearness * r.square()).sum() / total
+            return (mask * (unexplained - r).square() + self.l2_weight * r.square()).sum() / total
 
         return self.optimiser.minimise(cost, change.parameters(), self.iterations)
 

@@ -85,8 +85,8 @@ class State(NamedTuple):
 class Hamiltonian:
     """H of the module's head.
 
-    LDDMM is rho = 1, metamorphosis ``Everywhere``, weighted metamorphosis ``Within`` or
-    ``Evolving``.
+    LDDMM is rho = 1, metamorphosis ``UniformWeight``, weighted metamorphosis ``MaskWeight`` or
+    ``EvolvingMaskWeight``.
 
     Raises:
         InputError: ``rho`` outside 0 ... 1.

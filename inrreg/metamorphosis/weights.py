@@ -34,7 +34,7 @@ class Weight(Protocol):
 
 
 @dataclass(frozen=True)
-class Nowhere:
+class ZeroWeight:
     """w = 0: all change is motion."""
 
     def on(self, grid: Grid, steps: int, like: Tensor) -> Float[Tensor, "times 1 *shape"]:
@@ -43,7 +43,7 @@ class Nowhere:
 
 
 @dataclass(frozen=True)
-class Everywhere:
+class UniformWeight:
     """w = 1: intensity may change wherever that is cheaper than motion."""
 
     def on(self, grid: Grid, steps: int, like: Tensor) -> Float[Tensor, "times 1 *shape"]:
@@ -52,7 +52,7 @@ class Everywhere:
 
 
 @dataclass(frozen=True, eq=False)
-class Within:
+class MaskWeight:
     """w = ``mask`` at all times: 1 where there is no counterpart; the mask may lie on any grid in
     the fixed space and is 0 beyond it.
 
@@ -71,12 +71,12 @@ class Within:
 
 
 @dataclass(frozen=True, eq=False)
-class Evolving:
+class EvolvingMaskWeight:
     """w is ``masks[0]`` at t = 0, the last of ``masks`` at t = 1, and passes linearly through those
-    between at equal times; each is as in ``Within``.
+    between at equal times; each is as in ``MaskWeight``.
 
     Raises:
-        InputError: fewer than two masks, or one that ``Within`` would refuse.
+        InputError: fewer than two masks, or one that ``MaskWeight`` would refuse.
     """
 
     masks: Sequence[Image]
@@ -101,7 +101,7 @@ class Evolving:
         return (1 - fraction) * frames[before] + fraction * frames[before + 1]
 
 
-def growing(mask: Image, states: int = 11, seed_mm: float = 3.0) -> Evolving:
+def growing(mask: Image, states: int = 11, seed_mm: float = 3.0) -> EvolvingMaskWeight:
     """A lesion that grows into ``mask`` (1 = no counterpart, fixed space) from a ball of
     ``seed_mm`` about its deepest voxel: ``states`` steps between their signed distances.
     """
@@ -116,7 +116,7 @@ def growing(mask: Image, states: int = 11, seed_mm: float = 3.0) -> Evolving:
         ((1 - s) * start + s * end > 0).to(torch.float32)[None]
         for s in torch.linspace(0, 1, states).tolist()
     ]
-    return Evolving([Image(frame, mask.grid, mask.name) for frame in between])
+    return EvolvingMaskWeight([Image(frame, mask.grid, mask.name) for frame in between])
 
 
 def _check(mask: Image) -> None:

@@ -13,7 +13,7 @@ from inrreg.core.image import Image
 from inrreg.core.threads import lazy
 from inrreg.objective.features import Feature, intensities
 from inrreg.objective.samplers import Sites
-from inrreg.ops.interpolation import Placement, interpolated, within
+from inrreg.ops.interpolation import GridToVoxelMap, interpolated, within
 from inrreg.ops.sampling import inside, inside_at, linear, linear_at, sampler_coordinates
 from inrreg.transforms import Linear, Transform, identity
 
@@ -130,18 +130,18 @@ class Step:
         )
 
     @lazy
-    def counterpart(self) -> Transform:
+    def fitted_inverse(self) -> Transform:
         """The map that is fitted to undo u, of fixed points too.
 
         Raises:
             TransformError: on a transform without one.
         """
-        return self.transform.counterpart()
+        return self.transform.fitted_inverse()
 
     @lazy
-    def came_from(self) -> Float[Tensor, "b *lattice d"]:
+    def preimage(self) -> Float[Tensor, "b *lattice d"]:
         """Where the counterpart carries the sites, mm."""
-        return self.counterpart(self.sites.points)
+        return self.fitted_inverse(self.sites.points)
 
     @lazy
     def mapped(self) -> Float[Tensor, "b *lattice d"]:
@@ -185,7 +185,7 @@ class Step:
         )
 
     @property
-    def _placement(self) -> Placement | None:
+    def _placement(self) -> GridToVoxelMap | None:
         """Where the sites of a grid lie in the moving image, in closed form where the start is
         linear: for the cache of a CPU; a GPU is served better by torch.
         """
@@ -196,9 +196,9 @@ class Step:
         if grid is None or not isinstance(start, Linear) or self.level.moving.device.type != "cpu":
             return None
 
-        def placed() -> Placement:
+        def placed() -> GridToVoxelMap:
             matrix = start.homogeneous().numpy()
-            return Placement.through(
+            return GridToVoxelMap.through(
                 grid,
                 self.level.moving.grid,
                 matrix[:-1, :-1],

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Placement:
+class GridToVoxelMap:
     """Where the displaced sites of a lattice lie in voxels of an image: voxel(x + u) = start +
     index @ steps + u @ turn, for the sites that count; on the CPU.
 
@@ -111,7 +111,7 @@ class _Interpolation(torch.autograd.Function):
     """Values of the image, and how they change with u, mm."""
 
     @staticmethod
-    def forward(ctx: Any, displacement: Tensor, data: Tensor, placement: Placement) -> Tensor:
+    def forward(ctx: Any, displacement: Tensor, data: Tensor, placement: GridToVoxelMap) -> Tensor:
         from inrreg.ops.loops import in_parallel
         from inrreg.ops.loops.interpolation import interpolate
 
@@ -154,7 +154,9 @@ class _Interpolation(torch.autograd.Function):
 
 
 def interpolated(
-    data: Float[Tensor, "c *shape"], displacement: Float[Tensor, "*lattice d"], placement: Placement
+    data: Float[Tensor, "c *shape"],
+    displacement: Float[Tensor, "*lattice d"],
+    placement: GridToVoxelMap,
 ) -> Float[Tensor, "c *lattice"]:
     """The image at the displaced sites, border held; what stands at those that do not count means
     nothing. Differentiable by the displacement (mm), once, and not by the image.
@@ -170,7 +172,7 @@ def within(
     weight: Float[Tensor, "*lattice"],
     displacement: Float[Tensor, "*lattice d"],
     shape: Sequence[int],
-    placement: Placement,
+    placement: GridToVoxelMap,
 ) -> Float[Tensor, "*lattice"]:
     """``weight`` where a displaced site lies within the voxels of an image of ``shape``, 0 where it
     lies outside; sites that do not count keep theirs. No gradient.

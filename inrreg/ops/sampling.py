@@ -20,7 +20,7 @@ from torch import Tensor
 
 from inrreg.core.grid import Grid, affine_map
 from inrreg.core.image import Image
-from inrreg.ops.interpolation import Placement, interpolated, volumes, within
+from inrreg.ops.interpolation import GridToVoxelMap, interpolated, volumes, within
 from inrreg.ops.separable import apply_along_axes, resampling, smoothing, spline_coefficients, taps
 
 Outside = Literal["border"] | float
@@ -61,7 +61,7 @@ def by_rows(
     """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by compiled loops on a
     CPU, with ``fill``, one a channel, beyond it.
     """
-    placement = Placement.unmoved(grid, image.grid)
+    placement = GridToVoxelMap.unmoved(grid, image.grid)
     values = interpolated(image.data.to(displacement.dtype), displacement, placement)
     outside = (
         within(displacement.new_ones(grid.shape), displacement, image.grid.shape, placement) == 0

@@ -33,7 +33,7 @@ equations are left to least squares.
 """
 
 
-def solved(matrix: Float[Tensor, "n d d"], right: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+def solve(matrix: Float[Tensor, "n d d"], right: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """x with matrix x = right, by Cramer's rule; of least squares where a matrix is singular or
     nearly so.
     """

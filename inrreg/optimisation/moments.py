@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-LEAST = 1e-8
+EPSILON = 1e-8
 
 
-class Moments:
+class AdamState:
     """The running means of the derivatives of ``parameters`` and of their squares."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], betas: tuple[float, float]) -> None:
@@ -57,7 +57,7 @@ class Moments:
                 square_kept,
                 learning_rate / (1 - mean_kept**steps),
                 1 / math.sqrt(1 - square_kept**steps),
-                LEAST,
+                EPSILON,
             ],
             values[0].dtype,
         )

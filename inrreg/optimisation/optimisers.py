@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from inrreg.optimisation.moments import Moments
+from inrreg.optimisation.moments import AdamState
 from inrreg.optimisation.outcome import Outcome
 from inrreg.optimisation.stopping import NeverStopping, SlopeStopping
 
@@ -89,7 +89,7 @@ def _adam(parameters: list[nn.Parameter], betas: tuple[float, float]) -> Callabl
     if all(
         p.device.type == "cpu" and p.dtype in (torch.float32, torch.float64) for p in parameters
     ):
-        return Moments(parameters, betas).step
+        return AdamState(parameters, betas).step
     adam = torch.optim.Adam(parameters, betas=betas)
 
     def step(learning_rate: float) -> None:

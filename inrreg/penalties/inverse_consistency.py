@@ -1,7 +1,7 @@
 """Two maps that undo each other: in value (ICON, Greer et al., ICCV 2021) and in derivative
 (GradICON, Tian et al., CVPR 2023).
 
-T is the map that is fitted and S its ``counterpart``, both of fixed world points: where a start
+T is the map that is fitted and S its ``fitted_inverse``, both of fixed world points: where a start
 comes after T, S leads back to before it. A few hundred sites are enough
 (``penalty_sampler=RandomPoints(500)``), and each is asked on both ways, T and then S, S and then T.
 """
@@ -29,8 +29,8 @@ class InverseConsistency:
     name: str = "inverse_consistency"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        points, there, back = step.sites.points, step.transform, step.counterpart
-        missed = [back(points + step.displacement) - points, there(step.came_from) - points]
+        points, there, back = step.sites.points, step.transform, step.fitted_inverse
+        missed = [back(points + step.displacement) - points, there(step.preimage) - points]
         return torch.stack(missed).square().sum(-1).mean()
 
 
@@ -51,11 +51,11 @@ class GradICON:
     name: str = "gradicon"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        points, there, back = step.sites.points, step.transform, step.counterpart
+        points, there, back = step.sites.points, step.transform, step.fitted_inverse
         products = torch.stack(
             [
                 back.jacobian(points + step.displacement) @ step.jacobian,
-                there.jacobian(step.came_from) @ back.jacobian(points),
+                there.jacobian(step.preimage) @ back.jacobian(points),
             ]
         )
         d = products.shape[-1]

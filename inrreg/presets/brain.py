@@ -8,7 +8,7 @@ from inrreg.presets.base import Preset
 from inrreg.presets.parts import linear_registration
 from inrreg.similarity import LNCC
 from inrreg.stages.gradient_registration import Registration, Scale
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.transforms import FreeForm
 
 
@@ -28,5 +28,5 @@ def brain() -> Preset:
         "brain",
         "brain MR between subjects or times",
         RobustWindow(),
-        (Start(), linear_registration("affine"), continuous),
+        (InitialTranslation(), linear_registration("affine"), continuous),
     )

@@ -3,8 +3,8 @@
 from inrreg.objective.features import RobustWindow
 from inrreg.presets.base import Preset
 from inrreg.presets.parts import linear_registration, sliding_registration
-from inrreg.stages.initial_translation import Start
-from inrreg.stages.keep_if_improved import Guarded
+from inrreg.stages.initial_translation import InitialTranslation
+from inrreg.stages.keep_if_improved import KeepIfImproved
 from inrreg.stages.mask_alignment import MaskAlignment
 
 
@@ -16,5 +16,10 @@ def default() -> Preset:
         "default",
         "any pair",
         RobustWindow(),
-        (Start(), MaskAlignment(), Guarded(linear_registration("rigid")), sliding_registration()),
+        (
+            InitialTranslation(),
+            MaskAlignment(),
+            KeepIfImproved(linear_registration("rigid")),
+            sliding_registration(),
+        ),
     )

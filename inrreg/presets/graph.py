@@ -3,7 +3,7 @@
 from graphreg.graph_registration import GraphRegistration
 from inrreg.objective.features import RobustWindow
 from inrreg.presets.base import Preset
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.stages.mask_alignment import MaskAlignment
 
 
@@ -15,5 +15,5 @@ def graph() -> Preset:
         "graph",
         "any pair, by keypoints alone",
         RobustWindow(),
-        (Start(), MaskAlignment(), GraphRegistration()),
+        (InitialTranslation(), MaskAlignment(), GraphRegistration()),
     )

@@ -7,7 +7,7 @@ from inrreg.penalties import LogJacobian
 from inrreg.presets.base import Preset
 from inrreg.similarity import NCC
 from inrreg.stages.gradient_registration import Registration, Scale
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.transforms import NeuralModel
 
 
@@ -30,5 +30,5 @@ def idir() -> Preset:
         "idir",
         "a neural method after its publication, to compare with; slow, and in need of a mask",
         RobustWindow(),
-        (Start(), siren),
+        (InitialTranslation(), siren),
     )

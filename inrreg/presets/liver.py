@@ -7,9 +7,9 @@ from inrreg.objective.features import RobustWindow
 from inrreg.presets.base import Preset
 from inrreg.presets.parts import sliding_registration
 from inrreg.similarity import LNCC
-from inrreg.stages.both_directions import Bidirectional
+from inrreg.stages.both_directions import BothDirections
 from inrreg.stages.gradient_registration import Scale
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.stages.refinement import Refinement
 
@@ -24,9 +24,9 @@ def liver() -> Preset:
         scales=(Scale(4, 20, 8.0), Scale(2, 20, 8.0)),
     )
     stages = (
-        Start(),
+        InitialTranslation(),
         MaskAlignment(),
         GraphRegistration(shrinking_searches(24.0, (1500, 1500))),
-        Bidirectional(Refinement(continuous)),
+        BothDirections(Refinement(continuous)),
     )
     return Preset("liver", "abdominal MR or CT with breathing and sliding", RobustWindow(), stages)

@@ -8,9 +8,9 @@ from inrreg.optimisation import Adam
 from inrreg.penalties import Bending, Folding
 from inrreg.presets.base import Preset
 from inrreg.similarity import LNCC
-from inrreg.stages.both_directions import Bidirectional
+from inrreg.stages.both_directions import BothDirections
 from inrreg.stages.gradient_registration import Registration, Scale
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.stages.refinement import Refinement
 from inrreg.transforms import FreeForm
@@ -32,10 +32,10 @@ def lung() -> Preset:
     # what moves farthest moves up and down, with the diaphragm
     search = GraphRegistration(shrinking_searches((24.0, 24.0, 40.0)))
     stages = (
-        Start(),
+        InitialTranslation(),
         MaskAlignment(),
         search,
-        Bidirectional(Refinement(continuous), lattice_mm=5.0),
+        BothDirections(Refinement(continuous), lattice_mm=5.0),
     )
     return Preset(
         "lung", "lung CT, breathing or follow-up", Window(-1000, 200), stages, find_mask=lung_mask

@@ -7,8 +7,8 @@ from inrreg.optimisation import Adam
 from inrreg.presets.base import Preset
 from inrreg.presets.parts import linear_registration, sliding_registration
 from inrreg.stages.gradient_registration import Scale
-from inrreg.stages.initial_translation import Start
-from inrreg.stages.keep_if_improved import Guarded
+from inrreg.stages.initial_translation import InitialTranslation
+from inrreg.stages.keep_if_improved import KeepIfImproved
 from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import NeuralModel
 
@@ -32,5 +32,10 @@ def neural() -> Preset:
         "neural",
         "any pair, by a coordinate network",
         RobustWindow(),
-        (Start(), MaskAlignment(), Guarded(linear_registration("rigid")), siren),
+        (
+            InitialTranslation(),
+            MaskAlignment(),
+            KeepIfImproved(linear_registration("rigid")),
+            siren,
+        ),
     )

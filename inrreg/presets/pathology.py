@@ -9,7 +9,7 @@ from inrreg.presets.base import Preset
 from inrreg.presets.parts import linear_registration
 from inrreg.similarity import LNCC
 from inrreg.stages.gradient_registration import Registration, Scale
-from inrreg.stages.initial_translation import Start
+from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.transforms import FreeForm
 
 
@@ -28,7 +28,7 @@ def pathology() -> Preset:
         penalty_sampler=WholeGrid(4.0),
     )
     stages = (
-        Start(),
+        InitialTranslation(),
         linear_registration("affine"),
         NonCorrespondence(continuous, survey=continuous.scales[:3]),
     )

@@ -57,7 +57,7 @@ class GatedDistance:
         )
         m = self.mask(step)
         cost = (1 - m) * distance + self.price * (
-            m + self.perimeter_mm * steepness(m, step.sites.spacing)
+            m + self.perimeter_mm * gradient_magnitude(m, step.sites.spacing)
         )
         return (step.weight * cost).sum() / step.weight.sum().clamp(min=1e-6)
 
@@ -77,7 +77,7 @@ class GatedDistance:
         return logit.sigmoid()
 
 
-def steepness(
+def gradient_magnitude(
     values: Float[Tensor, "b c *lattice"], spacing: Sequence[float]
 ) -> Float[Tensor, "b c *lattice"]:
     """|grad| per mm by forward differences, smooth at 0; at the last site of an axis there is no

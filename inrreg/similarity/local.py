@@ -239,7 +239,7 @@ def channel_sums(
             weight.double()
             * torch.stack([torch.ones_like(values), values, values.square()]).double()
         )
-        return terms.transpose(0, 2).flatten(2).sum(2)
+        return terms.transpose(0, 2).flatten(3).sum((1, 3))
     from inrreg.ops.loops import in_parallel
     from inrreg.ops.loops.correlation import weighted_sums
 

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.core.stopwatch import Stopwatch
-from inrreg.core.threads import aside, loops_first
+from inrreg.core.threads import prefer_kernels, run_in_background
 from inrreg.ops.masks import as_weight
 from inrreg.ops.sampling import linear
 from inrreg.optimisation import Outcome, overall
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
-from inrreg.stages.protocol import ENDING
+from inrreg.stages.protocol import STOPPING_OUTCOMES
 from inrreg.stages.refinement import Refinement, parted
 from inrreg.transforms import BSpline, NumericInverse, Transform
 from inrreg.transforms.bspline import interpolating_spline
@@ -24,7 +24,7 @@ from inrreg.transforms.composite import composed
 
 
 @dataclass(frozen=True)
-class Bidirectional:
+class BothDirections:
     """Runs ``stage`` from fixed to moving and from moving to fixed, and gives x -> (T(x) + S^-1(x))
     / 2, T what the first found and S what the second.
 
@@ -41,10 +41,10 @@ class Bidirectional:
     def name(self) -> str:
         return self.stage.name
 
-    @loops_first()
+    @prefer_kernels()
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -63,7 +63,7 @@ class Bidirectional:
             list[Record](),
         )
 
-        def hear(record: Record) -> None:
+        def on_record(record: Record) -> None:
             heard.append(record)
             if progress is not None:
                 progress(record)
@@ -73,11 +73,11 @@ class Bidirectional:
 
         there: StageResult | None = None
         try:
-            with aside(fitted_back, pair.fixed.device) as way_back:
+            with run_in_background(fitted_back, pair.fixed.device) as way_back:
                 there = self.stage.run(pair, initial, seed=seed, progress=progress)
-                if there.outcome in ENDING:
+                if there.outcome in STOPPING_OUTCOMES:
                     return there
-                back = way_back(hear)
+                back = way_back(on_record)
             return self._half_way(there, back, pair, watch)
         except KeyboardInterrupt:
             if there is None:
@@ -91,9 +91,9 @@ class Bidirectional:
             )
 
     def _half_way(
-        self, there: StageResult, back: StageResult, pair: Pair, watch: Stopwatch
+        self, there: StageResult, back: StageResult, pair: ImagePair, watch: Stopwatch
     ) -> StageResult:
-        if back.outcome in ENDING:
+        if back.outcome in STOPPING_OUTCOMES:
             return replace(
                 there,
                 outcome=back.outcome,
@@ -130,8 +130,8 @@ def inverse_start(transform: Transform, grid: Grid, lattice_mm: float) -> Transf
         )
     lattice = grid.covering(lattice_mm, margin=1)
     knots = lattice.points(device=transform.device)
-    came_from, _ = NumericInverse(transform).solve(knots)
-    moved = came_from if rest is None else rest(came_from)
+    preimage, _ = NumericInverse(transform).solve(knots)
+    moved = preimage if rest is None else rest(preimage)
     return composed(
         interpolating_spline(moved - knots, lattice), None if rest is None else rest.inverse()
     )
@@ -147,12 +147,12 @@ def halfway(
     inverse = NumericInverse(back)
     knots = lattice.points(device=there.device)
     u = there.displacement_on(lattice)
-    came_from, residual = inverse.solve(knots)
-    v = torch.where((residual <= inverse.tolerance_mm)[..., None], came_from - knots, u)
+    preimage, residual = inverse.solve(knots)
+    v = torch.where((residual <= inverse.tolerance_mm)[..., None], preimage - knots, u)
     return interpolating_spline((u + v) / 2, lattice), (u - v).norm(dim=-1)
 
 
-def _summary(apart: Float[Tensor, "*lattice"], lattice: Grid, pair: Pair) -> dict[str, Any]:
+def _summary(apart: Float[Tensor, "*lattice"], lattice: Grid, pair: ImagePair) -> dict[str, Any]:
     """How far the two ways lie apart inside the fixed mask."""
     mask = as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
     values = apart[linear(mask, lattice.points(device=apart.device), outside=0.0)[0] > 0.5]

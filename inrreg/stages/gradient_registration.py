@@ -12,9 +12,9 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.core.stopwatch import Stopwatch
-from inrreg.core.threads import loops_first
+from inrreg.core.threads import prefer_kernels
 from inrreg.objective.samplers import Sampler, WholeGrid
 from inrreg.objective.step import Level, Samples, Step, Term
 from inrreg.ops.masks import as_weight, bounding_box, cropped, dilated, without
@@ -23,7 +23,7 @@ from inrreg.optimisation import Adam, Optimiser, Outcome, overall
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
 from inrreg.similarity.landmark_distance import LandmarkDistance
 from inrreg.transforms import Transform
-from inrreg.transforms.composite import composed, fused
+from inrreg.transforms.composite import composed, simplified
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Registration:
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -96,11 +96,13 @@ class Registration:
         )
         transform = transform.to(pair.fixed.device).requires_grad_(True)
         start = (
-            None if initial is None else fused(initial.to(pair.fixed.device)).requires_grad_(False)
+            None
+            if initial is None
+            else simplified(initial.to(pair.fixed.device)).requires_grad_(False)
         )
         history: list[Record] = []
         outcomes = list[Outcome]()
-        with nullcontext() if transform.layered else loops_first():
+        with nullcontext() if transform.prefers_torch_threads else prefer_kernels():
             region = None if pair.fixed_mask is None else self.region(pair)
             for scale in self.scales:
                 if scale.control_spacing_mm is not None:
@@ -124,12 +126,12 @@ class Registration:
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
         return StageResult(self.name, composed(transform, start), outcome, watch.seconds, history)
 
-    def region(self, pair: Pair) -> Image:
+    def region(self, pair: ImagePair) -> Image:
         """The fixed mask, grown by ``mask_margin_mm``; everything where there is none."""
         mask = as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
         return mask if pair.fixed_mask is None else dilated(mask, self.mask_margin_mm)
 
-    def level(self, pair: Pair, spacing_mm: float, region: Image | None = None) -> Level:
+    def level(self, pair: ImagePair, spacing_mm: float, region: Image | None = None) -> Level:
         """Both images at ``spacing_mm``, the fixed one cropped to its mask; lesions take no part.
 
         ``region`` is that of the pair, where it has been made.
@@ -163,7 +165,7 @@ class Registration:
         self,
         scale: Scale,
         level: Level,
-        pair: Pair,
+        pair: ImagePair,
         transform: Transform,
         start: Transform | None,
         generator: torch.Generator,
@@ -182,7 +184,7 @@ class Registration:
         latest: dict[str, float] = {}
 
         def cost() -> Tensor:
-            present = transform.drawn()
+            present = transform.materialised()
             step = Step(next(images), present, start)
             values = [(term, term(step)) for term in similarities]
             if self.penalties:

@@ -15,7 +15,7 @@ import torch
 
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.objective.features import RobustWindow
 from inrreg.objective.samplers import WholeGrid
@@ -52,7 +52,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialTranslation:
     """Chooses the initial translation.
 
     The headers are believed unless another candidate lowers the cost by more than ``margin``. A
@@ -68,7 +68,7 @@ class Start:
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -115,7 +115,7 @@ class Start:
         )
         return StageResult(self.name, transform, Outcome.CONVERGED, watch.seconds, [], notes)
 
-    def _scorer(self, pair: Pair, initial: Transform | None) -> "Scorer":
+    def _scorer(self, pair: ImagePair, initial: Transform | None) -> "Scorer":
         scaled = pair.prepared(RobustWindow())
         return Scorer(
             Registration(LinearModel(), (NMI(),), mask_margin_mm=2 * self.level_mm).level(
@@ -124,7 +124,7 @@ class Start:
             initial,
         )
 
-    def _search(self, pair: Pair, initial: Transform | None, score: "Scorer") -> Candidate:
+    def _search(self, pair: ImagePair, initial: Transform | None, score: "Scorer") -> Candidate:
         """Shifts that carry the middle of the fixed mask to a lattice of points over the moving
         image; then, around the best, ever finer ones.
         """
@@ -178,7 +178,7 @@ class Scorer:
         )
 
 
-def candidate_shifts(pair: Pair, initial: Transform | None) -> dict[str, np.ndarray]:
+def candidate_shifts(pair: ImagePair, initial: Transform | None) -> dict[str, np.ndarray]:
     """Translations of fixed points, mm, by where they come from; the headers come first.
 
     With an ``initial`` transform only its own map is tried.

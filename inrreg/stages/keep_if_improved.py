@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.objective.samplers import WholeGrid
 from inrreg.objective.step import Samples, Step
 from inrreg.optimisation.stage_result import Progress, StageResult
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Guarded:
+class KeepIfImproved:
     """Runs ``stage`` and keeps what it found only if its first similarity fell by ``least_gain`` of
     its value, at the stage's finest level.
 
@@ -33,7 +33,7 @@ class Guarded:
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,

@@ -5,8 +5,8 @@ changes its size.
 import logging
 from dataclasses import dataclass, field, replace
 
-from inrreg.core.image_pair import Pair
-from inrreg.core.threads import loops_first
+from inrreg.core.image_pair import ImagePair
+from inrreg.core.threads import prefer_kernels
 from inrreg.ops.masks import as_weight, signed_distance
 from inrreg.optimisation import Adam, Outcome
 from inrreg.optimisation.stage_result import Progress, StageResult
@@ -36,10 +36,10 @@ class MaskAlignment:
     clip_mm: float = 40.0
     name: str = "masks"
 
-    @loops_first()
+    @prefer_kernels()
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,
@@ -60,7 +60,7 @@ class MaskAlignment:
             signed_distance(as_weight(mask, mask.grid, mask.device), self.clip_mm)
             for mask in (pair.fixed_mask, pair.moving_mask)
         )
-        shapes = Pair(fixed, moving)
+        shapes = ImagePair(fixed, moving)
         result = replace(self.registration, name=self.name).run(
             shapes, initial, seed=seed, progress=progress
         )

@@ -2,12 +2,12 @@
 
 from typing import Protocol
 
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.optimisation.outcome import Outcome
 from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.transforms import Transform
 
-ENDING = (Outcome.INTERRUPTED, Outcome.NON_FINITE)
+STOPPING_OUTCOMES = (Outcome.INTERRUPTED, Outcome.NON_FINITE)
 """Outcomes after which nothing further is run."""
 
 
@@ -22,7 +22,7 @@ class Stage(Protocol):
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,

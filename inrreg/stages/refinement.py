@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass, replace
 
 from inrreg.core.errors import InputError
-from inrreg.core.image_pair import Pair
+from inrreg.core.image_pair import ImagePair
 from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.stages.gradient_registration import Registration
 from inrreg.transforms import BSpline, Composite, Transform
@@ -26,7 +26,7 @@ class Refinement:
 
     def run(
         self,
-        pair: Pair,
+        pair: ImagePair,
         initial: Transform | None = None,
         *,
         seed: int = 0,

@@ -28,7 +28,7 @@ class Transform(nn.Module, ABC):
     """
 
     ndim: int
-    layered: bool = False
+    prefers_torch_threads: bool = False
     """Whether to evaluate it is mostly to multiply large matrices, which torch's own threads do
     better than compiled loops.
     """
@@ -84,7 +84,7 @@ class Transform(nn.Module, ABC):
         """The Jacobian at every voxel of ``grid``."""
         return self._by_chunks(self.jacobian, grid)
 
-    def drawn(self) -> "Transform":
+    def materialised(self) -> "Transform":
         """The same map, and the same gradients, with what is alike for all points computed once:
         for one step, which asks it several times.
         """
@@ -100,7 +100,7 @@ class Transform(nn.Module, ABC):
         inverted: Transform = numeric_inverse(self, tolerance_mm)
         return inverted
 
-    def counterpart(self) -> "Transform":
+    def fitted_inverse(self) -> "Transform":
         """The map that is fitted beside this one to undo it, as closely as a penalty made it; any
         transform has an ``inverse``, solved for.
 

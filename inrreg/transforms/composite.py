@@ -13,7 +13,7 @@ from inrreg.transforms.base import CHUNK, Transform, from_config, to_config
 from inrreg.transforms.linear import Affine, Linear
 
 
-def fused(transform: Transform) -> Transform:
+def simplified(transform: Transform) -> Transform:
     """The same map with each run of linear transforms along a chain as one affine: one matrix
     product a point instead of several.
     """

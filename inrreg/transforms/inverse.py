@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.core.errors import InversionError
-from inrreg.ops.small_matrices import solved
+from inrreg.ops.small_matrices import solve
 from inrreg.transforms.base import Transform, from_config, to_config
 
 
@@ -46,7 +46,7 @@ class NumericInverse(Transform):
             active = (error > self.tolerance_mm * 0.02).nonzero()[:, 0]
             if len(active) == 0:
                 break
-            direction = solved(jacobian[active], -missed[active])
+            direction = solve(jacobian[active], -missed[active])
             length = direction.norm(dim=-1, keepdim=True).clamp(min=1e-9)
             trial = x[active] + step[active, None] * direction * (20.0 / length).clamp(max=1.0)
             trial_missed, trial_jacobian = self._missed(trial, y[active])

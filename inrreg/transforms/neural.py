@@ -27,7 +27,7 @@ class Neural(Transform):
     forward-mode differentiation.
     """
 
-    layered = True
+    prefers_torch_threads = True
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class Neural(Transform):
             )
         self.network.anneal(4 * spacing_mm / self.cube.half_width)
 
-    def counterpart(self) -> Transform:
+    def fitted_inverse(self) -> Transform:
         return (
-            Neural(self.network.counterpart(), self.cube, self.scale_mm)
+            Neural(self.network.fitted_inverse(), self.cube, self.scale_mm)
             if isinstance(self.network, TwoWay)
-            else super().counterpart()
+            else super().fitted_inverse()
         )
 
     def _unit(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
@@ -116,11 +116,11 @@ class Render(Transform):
 
     def __init__(self, inner: Transform, lattice: Grid) -> None:
         super().__init__()
-        self.inner, self.lattice, self.ndim, self.layered = (
+        self.inner, self.lattice, self.ndim, self.prefers_torch_threads = (
             inner,
             lattice,
             inner.ndim,
-            inner.layered,
+            inner.prefers_torch_threads,
         )
 
     @classmethod
@@ -134,7 +134,7 @@ class Render(Transform):
         """The spline coefficients on the lattice, mm."""
         return spline_lattice(self.inner.displacement_on(self.lattice).movedim(-1, 0))
 
-    def drawn(self) -> Transform:
+    def materialised(self) -> Transform:
         return computed_spline(self.coefficients(), self.lattice)
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from inrreg.core.errors import FrameError, InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image, LabelImage
-from inrreg.ops.interpolation import Placement, interpolated
+from inrreg.ops.interpolation import GridToVoxelMap, interpolated
 from inrreg.ops.sampling import by_rows, inside, linear, nearest, spline_combination, spline_image
 from inrreg.transforms.base import CHUNK, Transform
 
@@ -84,7 +84,9 @@ def displaced(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Gr
         return image.with_data(linear(image, grid.points(device=image.device) + displacement), grid)
     return image.with_data(
         interpolated(
-            image.data.to(displacement.dtype), displacement, Placement.unmoved(grid, image.grid)
+            image.data.to(displacement.dtype),
+            displacement,
+            GridToVoxelMap.unmoved(grid, image.grid),
         ),
         grid,
     )

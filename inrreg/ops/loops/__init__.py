@@ -27,7 +27,7 @@ from typing import Any
 from numba import njit
 from numba.core.dispatcher import Dispatcher
 
-from inrreg.core.threads import for_loops
+from inrreg.core.threads import kernel_threads
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def in_parallel(kernel: Callable[..., Any], rows: int | range, *arguments: Any) 
     if isinstance(kernel, Dispatcher):
         _tell(kernel.stats.cache_path)
     begin, n = (rows.start, len(rows)) if isinstance(rows, range) else (0, rows)
-    threads = min(for_loops(), n)
+    threads = min(kernel_threads(), n)
     if n == 0:
         return
     if threads <= 1:

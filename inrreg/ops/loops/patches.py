@@ -16,7 +16,7 @@ FINENESS = 65536.0
 """Parts of a voxel that places are rounded to, less than points in single precision carry: sites on
 voxels are then found to be there, and need no neighbours.
 """
-LEAST = 32
+SHORTEST_ROW = 32
 """Numbers that a loop must do to be done in whole vectors."""
 
 
@@ -107,8 +107,9 @@ def sample(
     """Linear interpolation of ``image`` ``[x, y, z]`` at the voxels start + index * step, border
     held, into ``out`` but for its last place along z, which is left to hold anything.
 
-    Rows are blended along x and y as long as they are, or ``LEAST``, into a plane of the lattice,
-    where each overwrites what the one before left beyond its end; then the plane along z.
+    Rows are blended along x and y as long as they are, or ``SHORTEST_ROW``, into a plane of the
+    lattice, where each overwrites what the one before left beyond its end; then the plane along
+    z.
     """
     high, wide = out.shape[1], out.shape[2]
     places, shares = (
@@ -123,7 +124,7 @@ def sample(
     along, share = places[2, : wide - 1], shares[2, : wide - 1]
     stride = even_stride(along, share)
     width = stride * wide if stride else min(along[-1] + 2, image.shape[2]) - along[0]
-    length, flat = max(width, LEAST), image.reshape(-1)
+    length, flat = max(width, SHORTEST_ROW), image.reshape(-1)
     if ((places[0, len(out) - 1] + 1) * image.shape[1] + places[1, high - 1] + 1) * image.shape[
         2
     ] + along[0] + length > flat.size:
