@@ -21,11 +21,9 @@ from torch import Tensor
 from inrreg.core.grid import Grid, affine_map
 from inrreg.core.image import Image
 from inrreg.ops.interpolation import GridToVoxelMap, interpolated, volumes, within
-from inrreg.ops.separable import apply_along_axes, resampling, smoothing, spline_coefficients, taps
+from inrreg.ops.separable import apply_along_axes, smoothing, spline_coefficients, taps
 
 Outside = Literal["border"] | float
-LEAST_SITES = 8
-"""Voxels that a pyramid level leaves along each axis, where the image has them."""
 
 
 def inside(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
@@ -204,25 +202,6 @@ def spline_image(image: Image) -> Image:
 def smoothed(image: Image, sigma_mm: float | Sequence[float]) -> Image:
     """``image`` blurred by a Gaussian of ``sigma_mm``."""
     return image.with_data(apply_along_axes(image.data, smoothing(image.grid, sigma_mm)))
-
-
-def pyramid_level(image: Image, spacing_mm: float) -> Image:
-    """``image`` at ``spacing_mm``: blurred just enough against aliasing (sigma = half of sqrt(new^2
-    - old^2)), then resampled about its centre.
-
-    An axis keeps ``LEAST_SITES`` voxels, so thin stacks and small objects are not blurred away.
-    """
-    grid = image.grid.resampled(np.minimum(spacing_mm, image.grid.extent / LEAST_SITES).tolist())
-    if grid.shape == image.grid.shape:
-        return image
-    sigma = 0.5 * np.sqrt(np.maximum(grid.spacing**2 - image.grid.spacing**2, 0))
-    matrices = [
-        down @ blur
-        for down, blur in zip(
-            resampling(grid, image.grid), smoothing(image.grid, sigma.tolist()), strict=True
-        )
-    ]
-    return image.with_data(apply_along_axes(image.data, matrices), grid)
 
 
 def _only_values(data: Tensor, voxels: Tensor) -> bool:
