@@ -9,8 +9,8 @@ k]`` are the coefficients times the basis and times its derivative along it.
 import numpy as np
 from numpy.typing import NDArray
 
+from inrreg.ops.banded.compiled import weigh_rows
 from inrreg.ops.loops import compiled
-from inrreg.ops.loops.bands import weigh_rows
 
 Pair = tuple[NDArray, NDArray]
 

@@ -1,5 +1,5 @@
-"""Matrices of which each row has a few weights side by side, as spline bases, blurs and resamplings
-are: on a CPU their products with the axes of an array by compiled loops.
+"""Products of an array with one matrix an axis, for matrices whose rows have a few weights side by
+side, as those of spline bases, blurs and resamplings have.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inrreg.core.threads import lazy
+from inrreg.ops.dispatch import SINGLE_AND_DOUBLE, operation
 
 LEAST_COLUMNS, COLUMNS_A_WEIGHT = 12, 4
-"""How long a row must be for its band to be added up sooner than a dense product is done: so many
-columns, and so many more for each weight of the band.
+"""The compiled loop adds up the band of a row sooner than a dense product is done where the row has
+at least so many columns, and so many more for each weight of the band.
 """
 
 
@@ -54,7 +55,7 @@ class AxisMatrix:
 
     @lazy
     def bands(self) -> Bands:
-        """Its rows without the zeros."""
+        """Its rows without the zeros; on the CPU."""
         return Bands.of(self.dense.numpy())
 
     @lazy
@@ -69,44 +70,21 @@ class AxisMatrix:
 
     @lazy
     def banded(self) -> bool:
-        """Whether rows of an array are added up by the compiled loop: it is for the processor, and
-        for rows that are mostly zeros.
+        """Whether its rows are mostly zeros, so that the compiled loop is faster than a dense
+        product; on the CPU.
         """
-        if self.dense.device.type != "cpu" or self.dense.dtype not in (
-            torch.float32,
-            torch.float64,
-        ):
+        if self.dense.dtype not in SINGLE_AND_DOUBLE:
             return False
         return LEAST_COLUMNS + COLUMNS_A_WEIGHT * self.bands.weights.shape[1] <= self.dense.shape[1]
 
     def along(self, data: Tensor, axis: int) -> Tensor:
-        """The product with ``axis`` of ``data``; along the last one, where the compiled loop would
-        have no rows to add, always the dense one.
-        """
+        """The dense product with ``axis`` of ``data``."""
         head, tail = data.shape[:axis], data.shape[axis + 1 :]
         if not tail:
-            # one product of matrices, where rows apart would be many
+            # one product of matrices; with each row as a matrix of its own it would be many
             return data.contiguous() @ self.dense.T
         rows = data.reshape(*head, data.shape[axis], -1)
-        return (self._added(rows) if self.banded else self.dense @ rows).reshape(
-            *head, len(self.dense), *tail
-        )
-
-    def _added(self, rows: Float[Tensor, "*head in k"]) -> Float[Tensor, "*head out k"]:
-        from inrreg.ops.loops import in_parallel
-        from inrreg.ops.loops.bands import along_axis
-
-        source = rows.detach().contiguous().reshape(-1, *rows.shape[-2:])
-        out = torch.empty(len(source), len(self.dense), rows.shape[-1], dtype=rows.dtype)
-        in_parallel(
-            along_axis,
-            len(source) * len(self.dense),
-            source.numpy(),
-            self.bands.first,
-            self.bands.weights,
-            out.numpy(),
-        )
-        return out.reshape(*rows.shape[:-2], *out.shape[1:])
+        return (self.dense @ rows).reshape(*head, len(self.dense), *tail)
 
 
 class Separable:
@@ -115,6 +93,7 @@ class Separable:
     """
 
     def __init__(self, matrices: Sequence[Tensor]) -> None:
+        self.matrices = list(matrices)
         spans = [span(matrix) for matrix in matrices]
         self.lower = [lower for lower, _ in spans]
         self.axes = [
@@ -124,49 +103,58 @@ class Separable:
 
     def __call__(self, data: Float[Tensor, "c *shape"]) -> Float[Tensor, "c *out"]:
         """The product, differentiable as often as asked."""
+        return separable_product(data, self)
+
+    def used(self, data: Float[Tensor, "c *shape"]) -> Float[Tensor, "c *used"]:
+        """The part of ``data`` that has a weight."""
         for axis, (lower, matrix) in enumerate(zip(self.lower, self.axes, strict=True), start=1):
             data = data.narrow(axis, lower, matrix.dense.shape[1])
-        return _Product.apply(data, self.axes)
+        return data
+
+    def to(self, dtype: torch.dtype) -> "Separable":
+        """The same product in another precision."""
+        return Separable([matrix.to(dtype) for matrix in self.matrices])
 
 
 def span(matrix: Float[Tensor, "out in"]) -> tuple[int, int]:
-    """The columns that have a weight, as a piece: a lattice may reach far beyond the grid it is
-    rendered on.
+    """The first column that has a weight, and the one after the last: a lattice may reach far
+    beyond the grid it is rendered on.
     """
     occupied = (matrix != 0).any(0).nonzero()[:, 0]
     return (int(occupied[0]), int(occupied[-1]) + 1) if len(occupied) else (0, 1)
 
 
-class _Product(torch.autograd.Function):
-    """Linear, so its derivative is itself and its adjoint the product with the transposed
-    matrices.
-    """
+def cheapest_order(axes: Sequence[AxisMatrix]) -> list[int]:
+    """The axes in the order of their products: the one that grows least, or shrinks most, comes
+    first, so that the others work on fewer numbers.
 
-    @staticmethod
-    def forward(data: Tensor, axes: Sequence[AxisMatrix]) -> Tensor:
-        for axis in _order(axes):
-            data = axes[axis].along(data, axis + 1)
-        return data
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.axes = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _Product.apply(gradient, [axis.transposed for axis in ctx.axes]), None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return _Product.apply(tangent, ctx.axes)
-
-
-def _order(axes: Sequence[AxisMatrix]) -> list[int]:
-    """What grows least, or shrinks most, comes first: the others then work on less.
-
-    Among equals the last axis, whose product is dense, does its work while there is little.
+    Among equals the last axis, whose product is dense, is worked on while there are few numbers.
     """
     trailing = -1 if prod(axis.growth for axis in axes) >= 1 else 1
     return sorted(
         range(len(axes)), key=lambda axis: (round(log2(axes[axis].growth)), trailing * axis)
     )
+
+
+def _example(ndim: int, generator: torch.Generator) -> tuple[Tensor, Separable]:
+    """The first axis is long enough for bands; the outermost columns have no weight."""
+    data = torch.randn(3, *(41, 9, 7)[:ndim], dtype=torch.float64, generator=generator)
+    matrices = []
+    for n, m in zip(data.shape[1:], (50, 6, 8), strict=False):
+        matrix = torch.zeros(m, n, dtype=torch.float64)
+        for row in range(m):
+            first = 1 + row * (n - 5) // m
+            matrix[row, first : first + 3] = torch.rand(3, dtype=torch.float64, generator=generator)
+        matrices.append(matrix)
+    return data, Separable(matrices)
+
+
+@operation(compiled="inrreg.ops.banded.compiled", example=_example, nan_alike=False)
+def separable_product(
+    data: Float[Tensor, "c *shape"], product: Separable
+) -> Float[Tensor, "c *out"]:
+    """``data`` multiplied with the matrix of each axis, differentiable as often as asked."""
+    data = product.used(data)
+    for axis in cheapest_order(product.axes):
+        data = product.axes[axis].along(data, axis + 1)
+    return data
