@@ -16,8 +16,8 @@ from inrreg.core.image import Image
 from inrreg.ops.banded import Separable
 from inrreg.ops.sampling import spatial_gradient, spline_combination
 from inrreg.ops.separable import apply_along_axes, resampling, spline_coefficients
+from inrreg.ops.spline_jacobian import SplineBasis, spline_jacobian
 from inrreg.transforms.base import Transform
-from inrreg.transforms.spline_jacobian import Slopes
 
 
 class BSpline(Transform):
@@ -110,9 +110,8 @@ def render(
     """The spline combination at every voxel of an aligned ``grid``; each component lies in one
     piece in memory.
     """
-    return _rendering(grid, lattice, None, coefficients.dtype, coefficients.device)(
-        coefficients
-    ).movedim(0, -1)
+    product = _rendering(grid, lattice, coefficients.dtype, coefficients.device)
+    return product(coefficients).movedim(0, -1)
 
 
 def render_jacobian(
@@ -121,49 +120,31 @@ def render_jacobian(
     """I + Du at every voxel of an aligned ``grid``, by world axes; each entry lies in one piece in
     memory.
     """
-    if coefficients.device.type == "cpu":
-        return _slopes(grid, lattice, coefficients.dtype)(coefficients).movedim((1, 0), (-2, -1))
-    d = lattice.ndim
-    along_index = [
-        _rendering(grid, lattice, axis, coefficients.dtype, coefficients.device)(coefficients)
-        for axis in range(d)
-    ]
-    world = torch.as_tensor(
-        np.linalg.inv(lattice.direction).T, dtype=coefficients.dtype, device=coefficients.device
-    )
-    gradient = (world @ torch.stack(along_index).flatten(1)).reshape(d, d, *grid.shape)
-    return (
-        gradient
-        + torch.eye(d, dtype=coefficients.dtype, device=coefficients.device).reshape(d, d, *[1] * d)
-    ).movedim((1, 0), (-2, -1))
+    basis = _basis(grid, lattice, coefficients.dtype, coefficients.device)
+    return spline_jacobian(coefficients, basis).movedim((1, 0), (-2, -1))
 
 
 @lru_cache(maxsize=64)
-def _rendering(
-    grid: Grid, lattice: Grid, derivative: int | None, dtype: torch.dtype, device: torch.device
-) -> Separable:
-    """A spline, or its derivative by mm along one index axis, on a grid: kept, for the steps of a
-    level ask for the same ones over and over.
+def _rendering(grid: Grid, lattice: Grid, dtype: torch.dtype, device: torch.device) -> Separable:
+    """A spline on a grid. It is kept, because the steps of a level ask for the same one over and
+    over.
     """
-    matrices = resampling(
-        grid, lattice, order=3, derivatives=[int(axis == derivative) for axis in range(grid.ndim)]
-    )
+    matrices = resampling(grid, lattice, order=3)
     return Separable([torch.as_tensor(matrix, dtype=dtype, device=device) for matrix in matrices])
 
 
 @lru_cache(maxsize=64)
-def _slopes(grid: Grid, lattice: Grid, dtype: torch.dtype) -> Slopes:
-    """The Jacobian of a spline on a grid, kept as well."""
+def _basis(grid: Grid, lattice: Grid, dtype: torch.dtype, device: torch.device) -> SplineBasis:
+    """The bases of a spline on a grid and their derivatives, kept as well."""
     values, slopes = (
         [
-            torch.as_tensor(matrix, dtype=dtype)
+            torch.as_tensor(matrix, dtype=dtype, device=device)
             for matrix in resampling(grid, lattice, 3, [order] * grid.ndim)
         ]
         for order in (0, 1)
     )
-    return Slopes(
-        values, slopes, torch.as_tensor(np.linalg.inv(lattice.direction).T.copy(), dtype=dtype)
-    )
+    to_world = np.linalg.inv(lattice.direction).T.copy()
+    return SplineBasis(values, slopes, torch.as_tensor(to_world, dtype=dtype, device=device))
 
 
 @dataclass(frozen=True)

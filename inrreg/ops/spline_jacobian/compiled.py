@@ -1,16 +1,25 @@
-"""The Jacobian of a tensor product of banded bases on a grid of three axes, and its adjoint: nine
-arrays in one walk, planes small enough for the cache in between.
+"""The compiled form of ``inrreg.ops.spline_jacobian``, and its loops. One pass computes all entries
+of the Jacobian of a tensor product of banded bases on a grid of three axes, another the adjoint; the
+planes in between are small enough for the cache.
 
 ``value_a`` and ``slope_a`` below are the bands (first columns, weights) of the basis and of its
-derivative along axis a. The last axis has been worked off: ``valued`` and ``sloped`` ``[c, n0, n1,
-k]`` are the coefficients times the basis and times its derivative along it.
+derivative along axis a. The product along the last axis is done before: ``valued`` and ``sloped``
+``[c, n0, n1, k]`` are the coefficients times the basis and times its derivative along it.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inrreg.ops.banded import AxisMatrix
 from inrreg.ops.banded.compiled import weigh_rows
-from inrreg.ops.loops import compiled
+from inrreg.ops.dispatch import as_volume
+from inrreg.ops.loops import compiled, in_parallel
+from inrreg.ops.spline_jacobian import SplineBasis
 
 Pair = tuple[NDArray, NDArray]
 
@@ -113,7 +122,7 @@ def gather_planes(
     valued: NDArray,
     sloped: NDArray,
 ) -> None:
-    """What is left of the adjoint over axis 0, ``[3, c, m0, k]`` -> the gradients of ``valued`` and
+    """The rest of the adjoint, over axis 0, ``[3, c, m0, k]`` -> the gradients of ``valued`` and
     ``sloped`` ``[c, n0, k]``, rows c n0; bands of the transposed matrices.
     """
     planes, components, length = np.uint64(len(value_0[0])), gathered.shape[1], valued.shape[2]
@@ -129,3 +138,113 @@ def gather_planes(
         for k in range(np.uint64(length)):
             valued[c, i, k] += second[zero, zero, k]
         weigh_rows(value_0[1], i, value_0[0][i], source, np.uint64(2) * whole + c, sloped, c, i)
+
+
+def spline_jacobian(
+    coefficients: Float[Tensor, "d *lattice"], basis: SplineBasis
+) -> Float[Tensor, "j c *shape"]:
+    """See ``inrreg.ops.spline_jacobian.spline_jacobian``."""
+    return _Rendered.apply(coefficients, basis)
+
+
+def rendered(
+    coefficients: Float[Tensor, "d *lattice"], basis: SplineBasis
+) -> Float[Tensor, "j c *shape"]:
+    """The Jacobian, without its graph."""
+    values, slopes = basis.values_in_three, basis.slopes_in_three
+    part = coefficients.detach()[(slice(None), *basis.columns)].contiguous()
+    used = as_volume(part, len(basis.shape))
+    valued, sloped = (used @ matrix.dense.T for matrix in (values[2], slopes[2]))
+    planes = len(values[0].dense)
+    out = used.new_empty(len(basis.mixing), len(used), *[len(matrix.dense) for matrix in values])
+    bands = [_bands(matrix) for axis in (0, 1) for matrix in (values[axis], slopes[axis])]
+    in_parallel(
+        render_slopes,
+        len(used) * planes,
+        valued.numpy(),
+        sloped.numpy(),
+        *bands,
+        basis.mixing_in_three.numpy(),
+        out.numpy(),
+    )
+    return out.view(len(out), len(used), *basis.shape)
+
+
+def gathered(
+    gradient: Float[Tensor, "j c *shape"], basis: SplineBasis
+) -> Float[Tensor, "d *lattice"]:
+    """The adjoint of the linear part of ``rendered``, without its graph."""
+    values, slopes = basis.values_in_three, basis.slopes_in_three
+    channels, (n_0, n_1, _) = gradient.shape[1], [m.dense.shape[1] for m in values]
+    m_0, _, length = (len(m.dense) for m in values)
+    given = as_volume(gradient.detach(), len(basis.shape)).contiguous()
+    first, second = (
+        [_bands(m.transposed) for m in (values[axis], slopes[axis])] for axis in (0, 1)
+    )
+    between = given.new_empty(3, channels, m_0, n_1 * length)
+    in_parallel(
+        gather_slopes,
+        channels * m_0,
+        given.numpy(),
+        basis.mixing_in_three.numpy(),
+        *second,
+        between.view(3, channels, m_0, n_1, length).numpy(),
+    )
+    valued, sloped = given.new_empty(2, channels, n_0, n_1 * length)
+    in_parallel(
+        gather_planes, channels * n_0, between.numpy(), *first, valued.numpy(), sloped.numpy()
+    )
+    at_knots = [
+        part.view(channels, n_0, n_1, length) @ matrix.dense
+        for part, matrix in ((valued, values[2]), (sloped, slopes[2]))
+    ]
+    out = given.new_zeros(channels, *basis.lattice)
+    used = out[(slice(None), *basis.columns)]
+    used.copy_(torch.add(*at_knots).view(used.shape))
+    return out
+
+
+def _bands(matrix: AxisMatrix) -> Pair:
+    return matrix.bands.first, matrix.bands.weights
+
+
+class _Rendered(torch.autograd.Function):
+    """Affine in the coefficients: the derivative is the map less its value at zero."""
+
+    @staticmethod
+    def forward(coefficients: Tensor, basis: SplineBasis) -> Tensor:
+        return rendered(coefficients, basis)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.basis = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Gathered.apply(gradient, ctx.basis), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return _linear(tangent, ctx.basis)
+
+
+class _Gathered(torch.autograd.Function):
+    """The adjoint of the linear part of ``_Rendered``, whose adjoint is that linear part."""
+
+    @staticmethod
+    def forward(gradient: Tensor, basis: SplineBasis) -> Tensor:
+        return gathered(gradient, basis)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.basis = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _linear(gradient, ctx.basis), None
+
+
+def _linear(coefficients: Tensor, basis: SplineBasis) -> Tensor:
+    d = len(coefficients)
+    identity = torch.eye(d, dtype=coefficients.dtype).reshape(d, d, *[1] * len(basis.shape))
+    return _Rendered.apply(coefficients, basis) - identity
