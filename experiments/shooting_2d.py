@@ -49,7 +49,8 @@ from inrreg.metamorphosis import (
     metamorphosis,
     weighted_metamorphosis,
 )
-from inrreg.ops.sampling import linear, pyramid_level
+from inrreg.ops.pyramid import pyramid_level
+from inrreg.ops.sampling import linear
 from inrreg.optimisation import LBFGS, NeverStopping, Optimiser, Outcome
 from inrreg.optimisation.optimisers import Cost
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
+from inrreg.ops.blur import blurred
 from inrreg.ops.farthest_points import farthest_points, points_between
 from inrreg.ops.masks import dilated
-from inrreg.ops.sampling import smoothed
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def foerstner_response(image: Image, sigma_mm: float) -> Float[Tensor, "*shape"]
     along = torch.stack(torch.gradient(image.data[0], spacing=spacing, dim=list(range(d))))
     entries = [(a, b) for a in range(d) for b in range(a, d)]
     products = torch.stack([along[a] * along[b] for a, b in entries])
-    s = dict(zip(entries, _blurred(image.with_data(products), sigma_mm), strict=True))
+    s = dict(zip(entries, blurred(products, image.grid, sigma_mm), strict=True))
     if d == 2:
         return _quotient(s[0, 0] * s[1, 1] - s[0, 1] ** 2, s[0, 0] + s[1, 1])
     minors = (
@@ -203,15 +203,6 @@ def foerstner_response(image: Image, sigma_mm: float) -> Float[Tensor, "*shape"]
         + s[0, 2] * (s[0, 1] * s[1, 2] - s[1, 1] * s[0, 2])
     )
     return _quotient(determinant, minors[0] + minors[1] + minors[2])
-
-
-def _blurred(image: Image, sigma_mm: float) -> Float[Tensor, "c *shape"]:
-    """By a Gaussian of ``sigma_mm``; on a CPU in a compiled loop."""
-    if image.device.type != "cpu":
-        return smoothed(image, sigma_mm).data
-    from inrreg.ops.loops.blur import blurred
-
-    return blurred(image.data, image.grid, sigma_mm)
 
 
 def _quotient(determinant: Tensor, minors: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ from inrreg.core.image import Image
 from inrreg.core.image_pair import ImagePair
 from inrreg.objective.features import Feature
 from inrreg.ops.masks import as_weight, bounding_box, without
-from inrreg.ops.sampling import linear, on_grid, pyramid_level
+from inrreg.ops.pyramid import pyramid_level
+from inrreg.ops.sampling import linear, on_grid
 from inrreg.similarity import MindSSC
 from inrreg.transforms import Transform
 from inrreg.transforms.warp import displaced

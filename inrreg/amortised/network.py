@@ -19,7 +19,8 @@ from inrreg.core.tensor_files import read_tensors, write_tensors
 from inrreg.fields import NePhi
 from inrreg.fields.encoder import Encoder
 from inrreg.fields.nephi import Codes
-from inrreg.ops.sampling import linear, pyramid_level
+from inrreg.ops.pyramid import pyramid_level
+from inrreg.ops.sampling import linear
 from inrreg.transforms import Neural, Transform
 
 KIND = "amortised nephi"

@@ -15,7 +15,8 @@ from inrreg.core.image import Image
 from inrreg.core.image_pair import ImagePair
 from inrreg.core.threads import lazy
 from inrreg.ops.masks import as_weight, bounding_box, cropped
-from inrreg.ops.sampling import inside, linear, pyramid_level
+from inrreg.ops.pyramid import pyramid_level
+from inrreg.ops.sampling import inside, linear
 from inrreg.ops.separable import apply_along_axes, smoothing
 from inrreg.ops.small_matrices import determinant
 from inrreg.transforms import Transform

@@ -19,7 +19,8 @@ from inrreg.metamorphosis.shooting import Hamiltonian, Memory, Shooting, State, 
 from inrreg.metamorphosis.velocity_kernels import Kernel
 from inrreg.metamorphosis.weights import UniformWeight, Weight, ZeroWeight
 from inrreg.ops.masks import as_weight
-from inrreg.ops.sampling import linear, pyramid_level
+from inrreg.ops.pyramid import pyramid_level
+from inrreg.ops.sampling import linear
 from inrreg.ops.separable import apply_along_axes, resampling
 from inrreg.ops.small_matrices import determinant
 from inrreg.optimisation import LBFGS, Optimiser, Outcome

@@ -19,7 +19,8 @@ from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.ops.masks import as_weight, signed_distance
-from inrreg.ops.sampling import linear, pyramid_level
+from inrreg.ops.pyramid import pyramid_level
+from inrreg.ops.sampling import linear
 
 
 class Weight(Protocol):

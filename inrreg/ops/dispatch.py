@@ -11,9 +11,10 @@ form: it runs on the CPU, calls loops that numba compiles, and brings its own fi
         ...
 
 A call runs the compiled form where every tensor lies on the CPU in a supported precision and no
-second derivative is asked for, else the torch form. numba is imported by the first call that needs
-it. ``tests/ops/test_conformance.py`` holds the two forms of every registered operation to the same
-values and derivatives.
+second derivative is asked for, else the torch form. An operation may name one more condition: a
+compiled form without a derivative serves ``when=unrecorded``. numba is imported by the first call
+that needs it. ``tests/ops/test_conformance.py`` holds the two forms of every registered operation
+to the same values and derivatives.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +26,15 @@ from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 Example = Callable[[int, torch.Generator], tuple[Any, ...]]
 """Arguments of an operation in 2-D or 3-D, floating-point tensors in double precision."""
+
+Condition = Callable[[Sequence[Any]], bool]
 
 SINGLE_AND_DOUBLE = (torch.float32, torch.float64)
 _second_derivatives: ContextVar[bool] = ContextVar("second derivatives", default=False)
@@ -46,6 +50,12 @@ class Operation:
     """Of the compiled form, which has the name of the torch form."""
     example: Example
     dtypes: tuple[torch.dtype, ...]
+    when: Condition | None
+    """What else the compiled form asks of the arguments."""
+    nan_alike: bool
+    """Whether a NaN reaches the same values in both forms; if not, it may reach more values in the
+    torch form, because the zeros of a dense matrix spread it.
+    """
 
     @property
     def compiled_form(self) -> Callable[..., Any]:
@@ -61,6 +71,7 @@ class Operation:
             and (each.dtype in self.dtypes or not each.is_floating_point())
             for each in tensors
         )
+        compiles = compiles and (self.when is None or self.when(arguments))
         return self.compiled_form if compiles else self.torch_form
 
 
@@ -69,7 +80,12 @@ OPERATIONS: dict[str, Operation] = {}
 
 
 def operation(
-    *, compiled: str, example: Example, dtypes: tuple[torch.dtype, ...] = SINGLE_AND_DOUBLE
+    *,
+    compiled: str,
+    example: Example,
+    dtypes: tuple[torch.dtype, ...] = SINGLE_AND_DOUBLE,
+    when: Condition | None = None,
+    nan_alike: bool = True,
 ) -> Callable[[Callable[Arguments, Value]], Callable[Arguments, Value]]:
     """Register a torch form, the decorated function, beside its compiled form.
 
@@ -78,11 +94,15 @@ def operation(
         example: arguments that ``tests/ops/test_conformance.py`` calls both forms with.
         dtypes: precisions of floating-point tensors that the compiled form takes; tensors of
             integers and of booleans are not asked.
+        when: one more condition for the compiled form, asked with all arguments of a call.
+        nan_alike: whether a NaN reaches the same values in both forms.
     """
 
     def register(torch_form: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
         name = f"{torch_form.__module__}.{torch_form.__name__}"
-        both = OPERATIONS[name] = Operation(name, torch_form, compiled, example, dtypes)
+        both = OPERATIONS[name] = Operation(
+            name, torch_form, compiled, example, dtypes, when, nan_alike
+        )
 
         @wraps(torch_form)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
@@ -92,6 +112,13 @@ def operation(
         return call
 
     return register
+
+
+def unrecorded(arguments: Sequence[Any]) -> bool:
+    """Whether torch records nothing for a derivative by these arguments."""
+    return not torch.is_grad_enabled() or not any(
+        isinstance(each, Tensor) and each.requires_grad for each in arguments
+    )
 
 
 @contextmanager
@@ -113,6 +140,13 @@ def as_volume(values: Tensor, ndim: int) -> Tensor:
     return values.unsqueeze(-2) if ndim == 2 else values
 
 
-def in_three(lengths: Sequence[float], ndim: int, fill: float = 1.0) -> list[float]:
-    """One number an axis as three, in the order of ``as_volume``."""
+def components_in_three(vectors: Shaped[Tensor, "d *sites"]) -> Shaped[Tensor, "3 *sites"]:
+    """Vectors of two components with a 0 between them, in the order of ``as_volume``."""
+    if len(vectors) == 3:
+        return vectors
+    return torch.stack([vectors[0], torch.zeros_like(vectors[0]), vectors[1]])
+
+
+def in_three(lengths: Sequence[Any], ndim: int, fill: Any = 1.0) -> list[Any]:
+    """One number (or else) an axis as three, in the order of ``as_volume``."""
     return [lengths[0], fill, lengths[1]] if ndim == 2 else list(lengths)

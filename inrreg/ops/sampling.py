@@ -7,9 +7,6 @@ image see the border value, or a constant, or are left out through the weight of
 """
 
 from collections.abc import Sequence
-from functools import reduce
-from itertools import product
-from operator import mul
 from typing import Literal
 
 import numpy as np
@@ -20,12 +17,12 @@ from torch import Tensor
 
 from inrreg.core.grid import Grid, affine_map
 from inrreg.core.image import Image
-from inrreg.ops.interpolation import GridToVoxelMap, interpolated, volumes, within
-from inrreg.ops.separable import apply_along_axes, resampling, smoothing, spline_coefficients, taps
+from inrreg.ops.gathering import gathered, gathered_slopes, taken
+from inrreg.ops.interpolation import GridToVoxelMap, interpolated, within
+from inrreg.ops.separable import apply_along_axes, smoothing, spline_coefficients
+from inrreg.ops.spline_at_points import spline_slopes, spline_values
 
 Outside = Literal["border"] | float
-LEAST_SITES = 8
-"""Voxels that a pyramid level leaves along each axis, where the image has them."""
 
 
 def inside(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
@@ -127,7 +124,7 @@ def nearest(
     """The value of the nearest voxel, without a gradient: for labels and masks."""
     voxels = image.grid.to_voxel(points.detach())
     index = [_nearest_index(voxels[..., a], n) for a, n in enumerate(image.grid.shape)]
-    return _fill_outside(_take(image.data, index), image.grid, points, outside)
+    return _fill_outside(taken(image.data, index), image.grid, points, outside)
 
 
 def smooth_linear(
@@ -135,7 +132,7 @@ def smooth_linear(
 ) -> Float[Tensor, "c *sites"]:
     """Linear interpolation whose gradient can be differentiated again."""
     voxels = image.grid.to_voxel(points)
-    return _fill_outside(_gather(image.data, voxels, 1), image.grid, points, outside)
+    return _fill_outside(gathered(image.data, voxels, 1), image.grid, points, outside)
 
 
 def cubic(
@@ -145,7 +142,7 @@ def cubic(
     the points.
     """
     voxels = image.grid.to_voxel(points)
-    return _fill_outside(_gather(spline_image(image).data, voxels, 3), image.grid, points, outside)
+    return _fill_outside(gathered(spline_image(image).data, voxels, 3), image.grid, points, outside)
 
 
 def spline_combination(
@@ -154,12 +151,7 @@ def spline_combination(
     """sum of coefficient times cubic B-spline at world points; outside the lattice the value at its
     border.
     """
-    voxels = coefficients.grid.to_voxel(points)
-    return (
-        _spline_values(coefficients.data, voxels)
-        if _only_values(coefficients.data, voxels)
-        else _gather(coefficients.data, voxels, 3)
-    )
+    return spline_values(coefficients.data, coefficients.grid.to_voxel(points))
 
 
 def value_and_gradient(
@@ -169,7 +161,7 @@ def value_and_gradient(
     is zero where the border value is held.
     """
     data = spline_image(image).data if order == 3 else image.data
-    return _gather(data, image.grid.to_voxel(points), order), spatial_gradient(
+    return gathered(data, image.grid.to_voxel(points), order), spatial_gradient(
         data, image.grid, points, order
     )
 
@@ -181,17 +173,10 @@ def spatial_gradient(
     order: Literal[1, 3],
 ) -> Float[Tensor, "c *sites d"]:
     """Gradient per mm of the interpolant of samples (order 1) or spline coefficients (order 3)."""
-    voxels, to_world = (
-        grid.to_voxel(points),
-        torch.as_tensor(np.linalg.inv(grid.matrix), dtype=points.dtype, device=points.device),
-    )
-    if order == 3 and _only_values(data, voxels):
-        return _spline_slopes(data, voxels) @ to_world
-    held = torch.stack(
-        [(voxels[..., a] < 0) | (voxels[..., a] > n - 1) for a, n in enumerate(grid.shape)], -1
-    )
-    along_index = torch.stack([_gather(data, voxels, order, axis) for axis in range(grid.ndim)], -1)
-    return along_index.masked_fill(held, 0.0) @ to_world
+    voxels = grid.to_voxel(points)
+    to_world = torch.as_tensor(np.linalg.inv(grid.matrix), dtype=points.dtype, device=points.device)
+    slopes = spline_slopes(data, voxels) if order == 3 else gathered_slopes(data, voxels, 1)
+    return slopes @ to_world
 
 
 def spline_image(image: Image) -> Image:
@@ -204,92 +189,6 @@ def spline_image(image: Image) -> Image:
 def smoothed(image: Image, sigma_mm: float | Sequence[float]) -> Image:
     """``image`` blurred by a Gaussian of ``sigma_mm``."""
     return image.with_data(apply_along_axes(image.data, smoothing(image.grid, sigma_mm)))
-
-
-def pyramid_level(image: Image, spacing_mm: float) -> Image:
-    """``image`` at ``spacing_mm``: blurred just enough against aliasing (sigma = half of sqrt(new^2
-    - old^2)), then resampled about its centre.
-
-    An axis keeps ``LEAST_SITES`` voxels, so thin stacks and small objects are not blurred away.
-    """
-    grid = image.grid.resampled(np.minimum(spacing_mm, image.grid.extent / LEAST_SITES).tolist())
-    if grid.shape == image.grid.shape:
-        return image
-    sigma = 0.5 * np.sqrt(np.maximum(grid.spacing**2 - image.grid.spacing**2, 0))
-    matrices = [
-        down @ blur
-        for down, blur in zip(
-            resampling(grid, image.grid), smoothing(image.grid, sigma.tolist()), strict=True
-        )
-    ]
-    return image.with_data(apply_along_axes(image.data, matrices), grid)
-
-
-def _only_values(data: Tensor, voxels: Tensor) -> bool:
-    """Whether nothing will be differentiated, on a CPU: compiled loops do."""
-    return data.device.type == "cpu" and not (
-        torch.is_grad_enabled() and (data.requires_grad or voxels.requires_grad)
-    )
-
-
-def _spline_values(
-    data: Float[Tensor, "c *shape"], voxels: Float[Tensor, "*sites d"]
-) -> Float[Tensor, "c *sites"]:
-    """Cubic B-spline combinations at continuous voxels, in a compiled loop."""
-    from inrreg.ops.loops import in_parallel
-    from inrreg.ops.loops.taps import spline_values
-
-    places = _rows(voxels)
-    values = torch.empty(len(places), len(data), dtype=voxels.dtype)
-    in_parallel(spline_values, len(places), places, volumes(data), values.numpy())
-    return values.T.reshape(len(data), *voxels.shape[:-1])
-
-
-def _spline_slopes(
-    data: Float[Tensor, "c *shape"], voxels: Float[Tensor, "*sites d"]
-) -> Float[Tensor, "c *sites d"]:
-    """Their slopes per voxel, 0 where the border is held."""
-    from inrreg.ops.loops import in_parallel
-    from inrreg.ops.loops.taps import spline_slopes
-
-    places = _rows(voxels)
-    slopes = torch.empty(len(places), len(data), 3, dtype=voxels.dtype)
-    in_parallel(spline_slopes, len(places), places, volumes(data), slopes.numpy())
-    along = slopes if voxels.shape[-1] == 3 else slopes[..., ::2]
-    return along.transpose(0, 1).reshape(len(data), *voxels.shape)
-
-
-def _rows(voxels: Float[Tensor, "*sites d"]) -> Float[np.ndarray, "m 3"]:
-    """One row a point, of three axes: that between two is a single voxel long."""
-    flat = voxels.detach().reshape(-1, voxels.shape[-1]).contiguous().numpy()
-    return flat if voxels.shape[-1] == 3 else np.insert(flat, 1, 0, axis=1)
-
-
-def _gather(
-    data: Tensor, voxels: Tensor, order: Literal[1, 3], derivative_axis: int | None = None
-) -> Tensor:
-    """Weighted sum of the 2^d or 4^d samples around each continuous voxel index."""
-    shape = data.shape[1:]
-    per_axis = [
-        taps(voxels[..., a], n, order, int(a == derivative_axis)) for a, n in enumerate(shape)
-    ]
-    result: Tensor | None = None
-    for choice in product(*[list(zip(*axis, strict=True)) for axis in per_axis]):
-        weight = reduce(mul, [w for _, w in choice])
-        term = _take(data, [i for i, _ in choice]).to(voxels.dtype) * weight
-        result = term if result is None else result + term
-    assert result is not None
-    return result
-
-
-def _take(data: Tensor, index: Sequence[Tensor]) -> Tensor:
-    """data[:, index[0], index[1], ...], through one flat index: several times faster than indexing
-    an axis at a time.
-    """
-    flat = torch.zeros_like(index[0])
-    for i, n in zip(index, data.shape[1:], strict=True):
-        flat = flat * n + i
-    return data.flatten(1).index_select(1, flat.reshape(-1)).reshape(len(data), *flat.shape)
 
 
 def _nearest_index(voxel: Tensor, n: int) -> Tensor:

@@ -17,9 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.core.errors import InputError
-from inrreg.core.grid import Grid
 from inrreg.core.image import Image
-from inrreg.ops.separable import apply_along_axes, smoothing
+from inrreg.ops.blur import blurred_differences
 
 _VARIANCE_RANGE = 1e-3, 1e3
 """Of its mean over the image: how far the local variance may be from it."""
@@ -82,30 +81,25 @@ def descriptor(
     neighbours; of several channels of ``image`` the sum counts.
     """
     needed = sorted({offset for pair in pairs for offset in pair})
-    views = {offset: _shifted(image, offset, offset_mm) for offset in needed}
+    views = torch.stack([_shifted(image, offset, offset_mm) for offset in needed])
+    places = [(needed.index(a), needed.index(b)) for a, b in pairs]
+    distance = blurred_differences(views, places, image.grid, sigma_mm)
     if image.device.type == "cpu":
-        return image.with_data(
-            _compiled([(views[a], views[b]) for a, b in pairs], image.grid, sigma_mm)
-        )
-    squared = torch.stack([(views[a] - views[b]).square().sum(0) for a, b in pairs])
-    distance = apply_along_axes(squared, smoothing(image.grid, sigma_mm)).clamp_(min=0)
+        return image.with_data(_compiled(distance))
+    distance = distance.clamp_(min=0)
     distance -= distance.amin(0, keepdim=True)
     return image.with_data(
         distance.div_(_within_range(distance.mean(0, keepdim=True))).neg_().exp_()
     )
 
 
-def _compiled(
-    pairs: Sequence[tuple[Tensor, Tensor]], grid: Grid, sigma_mm: float
-) -> Float[Tensor, "pairs *shape"]:
-    """The same of pairs of views, in compiled loops."""
+def _compiled(distance: Float[Tensor, "pairs *shape"]) -> Float[Tensor, "pairs *shape"]:
+    """The same of distances, in compiled loops."""
     from inrreg.ops.loops import in_parallel
-    from inrreg.ops.loops.blur import blurred_differences
     from inrreg.ops.loops.descriptors import above_least, negative_share
 
-    distance = blurred_differences(pairs, grid, sigma_mm)
-    variance = distance.new_empty(grid.shape)
-    layers = distance.view(len(pairs), len(variance), -1).numpy()
+    variance = distance.new_empty(distance.shape[1:])
+    layers = distance.view(len(distance), len(variance), -1).numpy()
     in_parallel(above_least, len(variance), layers, variance.view(len(variance), -1).numpy())
     in_parallel(
         negative_share,

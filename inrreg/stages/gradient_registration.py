@@ -18,7 +18,7 @@ from inrreg.core.threads import prefer_kernels
 from inrreg.objective.samplers import Sampler, WholeGrid
 from inrreg.objective.step import Level, Samples, Step, Term
 from inrreg.ops.masks import as_weight, bounding_box, cropped, dilated, without
-from inrreg.ops.sampling import pyramid_level
+from inrreg.ops.pyramid import pyramid_level
 from inrreg.optimisation import Adam, Optimiser, Outcome, overall
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
 from inrreg.similarity.landmark_distance import LandmarkDistance

@@ -32,7 +32,7 @@ from inrreg.metamorphosis import (
     weighted_metamorphosis,
 )
 from inrreg.objective.features import RobustWindow
-from inrreg.ops.sampling import pyramid_level
+from inrreg.ops.pyramid import pyramid_level
 from inrreg.optimisation import LBFGS, GradientDescent, Outcome
 from inrreg.optimisation.stage_result import Record
 from inrreg.phantoms import PhantomPair, blob_pair, cut_c_pair

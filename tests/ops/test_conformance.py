@@ -35,7 +35,7 @@ def arguments(operation: Operation, ndim: int, dtype: torch.dtype, seed: int = 0
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
-    floating = isinstance(value, Tensor) and value.is_floating_point()
+    floating = value.is_floating_point() if isinstance(value, Tensor) else hasattr(value, "to")
     return value.to(dtype) if floating else value
 
 
@@ -142,6 +142,8 @@ def test_strides_change_nothing(operation: Operation, ndim: int) -> None:
 @each_operation
 @in_2d_and_3d
 def test_both_forms_spread_nan_alike(operation: Operation, ndim: int) -> None:
+    if not operation.nan_alike:
+        pytest.skip("the torch form spreads them further")
     values = arguments(operation, ndim, operation.dtypes[-1])
     if not floating(values):
         pytest.skip("no argument can hold a NaN")
@@ -152,13 +154,33 @@ def test_both_forms_spread_nan_alike(operation: Operation, ndim: int) -> None:
 
 
 @each_operation
+@in_2d_and_3d
+def test_compiled_nan_are_no_more_than_those_of_torch(operation: Operation, ndim: int) -> None:
+    if operation.nan_alike:
+        pytest.skip("both forms spread them alike")
+    values = arguments(operation, ndim, operation.dtypes[-1])
+    first = floating(values)[0]
+    first.view(-1)[first.numel() // 2] = float("nan")
+    outputs = zip(
+        floating(operation.compiled_form(*values)),
+        floating(operation.torch_form(*values)),
+        strict=True,
+    )
+    for found, expected in outputs:
+        assert found.isnan().any()
+        assert not (found.isnan() & ~expected.isnan()).any()
+        finite = expected.nan_to_num().where(~expected.isnan(), found)
+        assert_same(found, finite, operation.dtypes[-1])
+
+
+@each_operation
 @each_precision
 @in_2d_and_3d
 def test_first_derivatives_agree(operation: Operation, ndim: int, dtype: torch.dtype) -> None:
     values = arguments(operation, ndim, dtype)
     by = differentiable(operation, values)
-    if not by:
-        pytest.skip("nothing to differentiate by")
+    if not by or operation.form_for(values) is operation.torch_form:
+        pytest.skip("nothing that the compiled form is differentiated by")
     assert_same(
         gradients(operation.compiled_form, values, by),
         gradients(operation.torch_form, values, by),
@@ -173,8 +195,8 @@ def test_the_compiled_derivative_is_the_slope(operation: Operation, ndim: int) -
         pytest.skip("finite differences need double precision")
     values = arguments(operation, ndim, torch.float64)
     by = differentiable(operation, values)
-    if not by:
-        pytest.skip("nothing to differentiate by")
+    if not by or operation.form_for(values) is operation.torch_form:
+        pytest.skip("nothing that the compiled form is differentiated by")
     places = [next(i for i, v in enumerate(values) if v is t) for t in by]
 
     def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:

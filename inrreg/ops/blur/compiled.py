@@ -1,12 +1,12 @@
-"""Gaussian blur of volumes: within planes first, where the plane stays in the cache, then across
-them.
+"""The compiled forms of ``inrreg.ops.blur``, and their loops: within planes first, where a plane
+stays in the cache, then across them.
 
-A Gaussian whose rows sum to one is a convolution with ``taps`` (1 in the middle, half of them
-given) and a factor a place, ``share``: beyond the border there is nothing, and what is missing is
-made up for.
+A Gaussian matrix whose rows sum to one is a convolution with ``taps`` and a factor ``share`` for
+each place. ``taps`` are the weights from the middle one, which is 1, to one side. ``share`` is one
+over the sum of the taps that fall inside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inrreg.core.grid import Grid
+from inrreg.ops.dispatch import as_volume, in_three
 from inrreg.ops.loops import compiled, in_parallel
 from inrreg.ops.separable import smoothing
+
+Axis = tuple[NDArray[Any], NDArray[Any]]
+"""Taps and shares."""
 
 
 @compiled
@@ -180,65 +184,107 @@ def convolve(
 def blurred(
     channels: Float[Tensor, "c *shape"], grid: Grid, sigma_mm: float
 ) -> Float[Tensor, "c *shape"]:
-    """Each channel blurred by a Gaussian of ``sigma_mm``: what ``smoothed`` gives, on a CPU."""
-    volumes = _deep(channels)
-    axes, work, out = (
-        _taps(grid, sigma_mm, volumes.dtype),
-        np.empty(volumes.shape[1:], volumes.dtype),
-        np.empty_like(volumes),
-    )
-    for volume, result in zip(volumes, out, strict=True):
-        in_parallel(within_planes, len(work), volume, axes[1][0], axes[2][0], work)
-        in_parallel(
-            across_planes, len(work), work, axes[0][0], *[share for _, share in axes], result
-        )
-    return torch.from_numpy(out).reshape(channels.shape)
+    """See ``inrreg.ops.blur.blurred``."""
+    return _Blurred.apply(channels, grid, sigma_mm)
 
 
 def blurred_differences(
-    pairs: Sequence[tuple[Tensor, Tensor]], grid: Grid, sigma_mm: float
+    views: Float[Tensor, "v c *shape"],
+    pairs: Sequence[tuple[int, int]],
+    grid: Grid,
+    sigma_mm: float,
 ) -> Float[Tensor, "pairs *shape"]:
-    """The squared difference of each pair of images ``[c, *shape]``, summed over channels and
-    blurred by a Gaussian of ``sigma_mm``; on a CPU.
-    """
-    first = _deep(pairs[0][0])
-    axes, work, out = (
-        _taps(grid, sigma_mm, first.dtype),
-        np.empty(first.shape[1:], first.dtype),
-        np.empty((len(pairs), *first.shape[1:]), first.dtype),
-    )
-    for (one, other), result in zip(pairs, out, strict=True):
-        in_parallel(
-            within_planes_of_difference,
-            len(work),
-            _deep(one),
-            _deep(other),
-            axes[1][0],
-            axes[2][0],
-            work,
-        )
-        in_parallel(
-            across_planes, len(work), work, axes[0][0], *[share for _, share in axes], result
-        )
-    return torch.from_numpy(out).reshape(len(pairs), *grid.shape)
+    """See ``inrreg.ops.blur.blurred_differences``."""
+    return _BlurredDifferences.apply(views, pairs, grid, sigma_mm)
 
 
-def _deep(volumes: Float[Tensor, "c *shape"]) -> NDArray[Any]:
-    """An image in 2-D is one layer."""
-    return (
-        volumes.detach()
-        .reshape(len(volumes), *(1,) * (4 - volumes.ndim), *volumes.shape[1:])
-        .contiguous()
-        .numpy()
-    )
+class _Blurred(torch.autograd.Function):
+    """Linear in the channels."""
+
+    @staticmethod
+    def forward(ctx: Any, channels: Tensor, grid: Grid, sigma_mm: float) -> Tensor:
+        volumes = _volumes(channels, grid.ndim)
+        ctx.grid, ctx.axes = grid, _axes(grid, sigma_mm, volumes.dtype)
+        return torch.from_numpy(_convolved(volumes, ctx.axes)).view(channels.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _adjoint(gradient, ctx.grid, ctx.axes), None, None
 
 
-def _taps(grid: Grid, sigma_mm: float, dtype: Any) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Of three axes the weights to one side, from the middle one, which is 1, as far as they go,
-    and the share of each place.
-    """
-    found = [(np.ones(1), np.ones(1))] * (3 - grid.ndim)
+class _BlurredDifferences(torch.autograd.Function):
+    """Quadratic in the views."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, views: Tensor, pairs: Sequence[tuple[int, int]], grid: Grid, sigma_mm: float
+    ) -> Tensor:
+        volumes = _volumes(views, grid.ndim)
+        axes = _axes(grid, sigma_mm, volumes.dtype)
+        ctx.save_for_backward(views)
+        ctx.pairs, ctx.grid, ctx.axes = pairs, grid, axes
+        out = np.empty((len(pairs), *volumes.shape[2:]), volumes.dtype)
+        work = np.empty_like(out[0])
+        for (one, other), result in zip(pairs, out, strict=True):
+            _run(within_planes_of_difference, (volumes[one], volumes[other]), axes, work, result)
+        return torch.from_numpy(out).view(len(pairs), *grid.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (views,) = ctx.saved_tensors
+        result = torch.zeros_like(views)
+        for (one, other), weight in zip(
+            ctx.pairs, _adjoint(gradient, ctx.grid, ctx.axes), strict=True
+        ):
+            slope = 2 * (views[one] - views[other]) * weight
+            result[one] += slope
+            result[other] -= slope
+        return result, None, None, None
+
+
+def _adjoint(
+    gradient: Float[Tensor, "c *shape"], grid: Grid, axes: Sequence[Axis]
+) -> Float[Tensor, "c *shape"]:
+    """The transposed matrices: shares first, then the same taps."""
+    x_share, y_share, z_share = (share for _, share in axes)
+    shares = x_share[:, None, None] * y_share[:, None] * z_share
+    bare = [(taps, np.ones_like(share)) for taps, share in axes]
+    found = _convolved(_volumes(gradient, grid.ndim) * shares, bare)
+    return torch.from_numpy(found).view(gradient.shape)
+
+
+def _convolved(volumes: NDArray[Any], axes: Sequence[Axis]) -> NDArray[Any]:
+    """Volumes ``[c, x, y, z]``, each convolved along its three axes."""
+    out, work = np.empty_like(volumes), np.empty_like(volumes[0])
+    for volume, result in zip(volumes, out, strict=True):
+        _run(within_planes, (volume,), axes, work, result)
+    return out
+
+
+def _run(
+    planes: Callable[..., None],
+    volumes: tuple[NDArray[Any], ...],
+    axes: Sequence[Axis],
+    work: NDArray[Any],
+    out: NDArray[Any],
+) -> None:
+    """``planes`` of the volumes into ``work``, then across them into ``out``."""
+    (x_taps, x_share), (y_taps, y_share), (z_taps, z_share) = axes
+    in_parallel(planes, len(work), *volumes, y_taps, z_taps, work)
+    in_parallel(across_planes, len(work), work, x_taps, x_share, y_share, z_share, out)
+
+
+def _volumes(values: Float[Tensor, "*shape"], ndim: int) -> NDArray[Any]:
+    return as_volume(values.detach(), ndim).contiguous().numpy()
+
+
+def _axes(grid: Grid, sigma_mm: float, dtype: Any) -> list[Axis]:
+    """Taps and shares of three axes."""
+    found = []
     for matrix in smoothing(grid, sigma_mm):
         row = matrix[0] / matrix[0, 0]
-        found.append((row[: np.flatnonzero(row)[-1] + 1], matrix.diagonal()))
-    return [(taps.astype(dtype), share.astype(dtype)) for taps, share in found]
+        taps = row[: np.flatnonzero(row)[-1] + 1]
+        found.append((taps.astype(dtype), matrix.diagonal().astype(dtype)))
+    return in_three(found, grid.ndim, (np.ones(1, dtype), np.ones(1, dtype)))

@@ -9,6 +9,7 @@ from worlds import oblique
 
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
+from inrreg.ops.dispatch import OPERATIONS, Operation
 from inrreg.ops.sampling import spatial_gradient, spline_combination
 
 
@@ -51,7 +52,7 @@ def test_values_and_slopes_are_those_of_the_taps(
     torch.testing.assert_close(slopes, rises.detach(), rtol=0, atol=30 * tolerance)
 
 
-def test_a_place_that_is_no_number_has_no_value() -> None:
+def test_a_position_that_is_nan_has_no_value() -> None:
     image = lattice((5, 6, 7), 2)
     where = points(image.grid, 5)
     where[3, 1] = torch.nan
@@ -79,3 +80,13 @@ def test_any_arrangement_of_sites_will_do() -> None:
         rtol=0,
         atol=0,
     )
+
+
+@pytest.mark.parametrize("name", ["spline_values", "spline_slopes"])
+def test_where_a_derivative_is_recorded_torch_serves(name: str) -> None:
+    operation: Operation = OPERATIONS[f"inrreg.ops.spline_at_points.{name}"]
+    image = lattice((5, 6, 7), 2)
+    recorded = points(image.grid, 5).requires_grad_()
+    assert operation.form_for([image.data, recorded]) is operation.torch_form
+    with torch.no_grad():
+        assert operation.form_for([image.data, recorded]) is operation.compiled_form
