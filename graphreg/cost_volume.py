@@ -7,39 +7,28 @@ patch of
 
 F and M the feature images in one frame. The sites of the patch lie on the lattice of the labels, so
 one sampling of M around the keypoint serves all of its labels, and the square is expanded: |F|^2 -
-2 F . M + |M|^2. On a CPU a compiled loop does this keypoint by keypoint; on a GPU, and where the
-index axes of the images differ, the middle one is a small matrix product a keypoint, and keypoints
-are treated in chunks.
+2 F . M + |M|^2. Where the index axes of both images are the same, ``inrreg.ops.patch_differences``
+does this; else both are sampled at points, in chunks of keypoints.
 """
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from graphreg.labels import Labels, lattice
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
+from inrreg.ops.patch_differences import expanded_differences, patch_differences
 from inrreg.ops.sampling import linear
 
 BYTES = 4
 AT_ONCE_MB = {"cpu": 100.0}
 """What is worked on at a time where that is less than the memory allows: a processor's caches gain
 nothing from more.
-"""
-
-_TOGETHER = 16
-"""Keypoints that a compiled loop has in hand at once: what it keeps of them fits the cache next to
-a core.
-"""
-_NEAR = 16
-"""Edge in voxels of the cubes that keypoints are done in, one after the other: those of a cube look
-at much the same voxels.
 """
 
 
@@ -79,20 +68,11 @@ def cost_volume(
         memory_mb,
         at_once_mb,
     )
+    if moving.grid.aligned_with(fixed.grid):
+        return _along_axes(fixed, moving, keypoints, labels, patch_radius, chunk)
     costs = torch.empty(len(keypoints), *shape, dtype=torch.float32, device=keypoints.device)
-    if keypoints.device.type == "cpu" and moving.grid.aligned_with(fixed.grid):
-        _along_axes(
-            fixed,
-            moving,
-            keypoints,
-            labels,
-            patch_radius,
-            costs,
-            max(1, min(_TOGETHER, chunk // torch.get_num_threads())),
-        )
-    else:
-        for part, points in zip(costs.split(chunk), keypoints.split(chunk), strict=True):
-            part.copy_(_at_points(fixed, moving, points, labels, patch_radius))
+    for part, points in zip(costs.split(chunk), keypoints.split(chunk), strict=True):
+        part.copy_(_at_points(fixed, moving, points, labels, patch_radius))
     return costs
 
 
@@ -102,50 +82,34 @@ def _along_axes(
     keypoints: Float[Tensor, "n d"],
     labels: Labels,
     patch_radius: int,
-    costs: Float[Tensor, "n *labels"],
-    together: int,
-) -> None:
-    """Into ``costs``, by a compiled loop, on a CPU and for images whose index axes are the same: a
-    channel of so many keypoints ``together``, so that little memory is needed beside the volume.
-    """
-    from inrreg.ops.loops import in_parallel
-    from inrreg.ops.loops.patches import patch_differences
-
+    at_once: int,
+) -> Float[Tensor, "n *labels"]:
+    """Of images whose index axes are the same, ``at_once`` keypoints at a time."""
     ndim = fixed.grid.ndim
     steps, radii = np.array(labels.steps(ndim)), np.array(labels.radii(ndim))
-    deep = (1,) * (3 - ndim)  # an image in 2-D is one layer
-    images, starts, strides = list[NDArray[Any]](), list[NDArray[Any]](), list[NDArray[Any]]()
+    starts, strides = list[Tensor](), list[list[float]]()
     for image, reach in ((fixed, patch_radius), (moving, radii + patch_radius)):
         step = steps / image.grid.spacing
-        images.append(
-            image.data.detach()
-            .to(keypoints.dtype)
-            .reshape(-1, *deep, *image.grid.shape)
-            .contiguous()
-            .numpy()
-        )
-        voxels = image.grid.to_voxel(keypoints.detach().double()).numpy() - reach * step
-        starts.append(np.pad(voxels, [(0, 0), (3 - ndim, 0)]))
-        strides.append(np.pad(step, (3 - ndim, 0), constant_values=1.0))
-    order = np.lexsort((starts[0] // _NEAR).T)
-    sides = np.array([*deep, *(2 * patch_radius + 1,) * ndim])
-    in_parallel(
-        patch_differences,
-        len(keypoints),
-        order,
-        together,
-        *images,
-        *starts,
-        *strides,
-        sides,
-        costs.reshape(len(costs), *deep, *costs.shape[1:]).numpy(),
+        margin = torch.tensor(reach * step, dtype=torch.float64, device=keypoints.device)
+        starts.append(image.grid.to_voxel(keypoints.detach().double()) - margin)
+        strides.append(step.tolist())
+    return patch_differences(
+        fixed.data.detach().to(keypoints.dtype),
+        moving.data.detach().to(keypoints.dtype),
+        starts[0],
+        starts[1],
+        strides[0],
+        strides[1],
+        2 * patch_radius + 1,
+        labels.shape(ndim),
+        at_once,
     )
 
 
 def _at_points(
     fixed: Image, moving: Image, keypoints: Float[Tensor, "k d"], labels: Labels, patch_radius: int
 ) -> Float[Tensor, "k *labels"]:
-    """The same by torch's sampling, wherever the images lie, all keypoints at once."""
+    """The same for images of any index axes, all keypoints at once."""
     ndim, steps, dtype, device = (
         fixed.grid.ndim,
         labels.steps(fixed.grid.ndim),
@@ -159,27 +123,9 @@ def _at_points(
     )
     f = linear(fixed, keypoints[:, None] + patch.reshape(1, -1, ndim))
     m = linear(moving, keypoints[:, None] + around.reshape(1, -1, ndim))
-    return _patch_differences(
+    return expanded_differences(
         f.transpose(0, 1), m.transpose(0, 1), tuple(around.shape[:-1]), labels.shape(ndim)
     )
-
-
-def _patch_differences(
-    f: Float[Tensor, "k c sites"],
-    m: Float[Tensor, "k c around"],
-    around: tuple[int, ...],
-    shape: tuple[int, ...],
-) -> Float[Tensor, "k *labels"]:
-    """Mean over channels and sites of the squared difference, for every label."""
-    k, channels, sites = f.shape
-    side = round(sites ** (1 / len(shape)))
-    squares = m.square().sum(1)[:, None] - 2 * (f.transpose(1, 2) @ m)
-    products = squares.reshape(k, *(side,) * len(shape), *around)
-    total = f.square().sum((1, 2)).reshape(-1, *(1,) * len(shape)).expand(k, *shape).clone()
-    for corner in torch.cartesian_prod(*[torch.arange(side)] * len(shape)).tolist():
-        window = tuple(slice(o, o + n) for o, n in zip(corner, shape, strict=True))
-        total += products[(slice(None), *corner, *window)]
-    return (total / (sites * channels)).clamp_(min=0)
 
 
 def chunk_size(

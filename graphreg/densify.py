@@ -17,13 +17,11 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
+from inrreg.ops.distances import AT_ONCE, distances, weighted_distances
 from inrreg.ops.sampling import smoothed
 from inrreg.ops.separable import taps
 from inrreg.transforms import BSpline
 from inrreg.transforms.bspline import interpolating_spline
-
-_AT_ONCE = 1 << 22
-"""Distances held at a time."""
 
 
 class Densifier(Protocol):
@@ -123,17 +121,8 @@ def kernel(distance: Tensor, ndim: int) -> Tensor:
 
 def radial_matrix(points: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """The radial function of the distance of every two points."""
-    if points.device.type != "cpu" or points.shape[1] == 2:
-        return kernel(
-            torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist"),
-            points.shape[1],
-        )
-    from inrreg.ops.loops import in_parallel
-    from inrreg.ops.loops.distances import distances
-
-    matrix = points.new_empty(len(points), len(points))
-    in_parallel(distances, len(points), points.T.contiguous().numpy(), matrix.numpy())
-    return matrix.neg_()
+    matrix = distances(points)
+    return matrix.neg_() if points.shape[1] == 3 else kernel(matrix, points.shape[1])
 
 
 def radial_sums(
@@ -142,24 +131,14 @@ def radial_sums(
     """The sum over points of coefficient times radial function of the distance to each place
     ``at``.
     """
-    if points.device.type != "cpu" or points.shape[1] == 2:
-        return torch.cat(
-            [
-                kernel(torch.cdist(part, points), points.shape[1]) @ coefficients
-                for part in at.split(max(1, _AT_ONCE // len(points)))
-            ]
-        )
-    from inrreg.ops.loops import in_parallel
-    from inrreg.ops.loops.distances import weighted_distances
-
-    sums = at.new_empty(3, len(at))
-    in_parallel(
-        weighted_distances,
-        len(at),
-        *[part.T.contiguous().numpy() for part in (at, points, coefficients)],
-        sums.numpy(),
+    if points.shape[1] == 3:
+        return -weighted_distances(at, points, coefficients)
+    return torch.cat(
+        [
+            kernel(torch.cdist(part, points), points.shape[1]) @ coefficients
+            for part in at.split(max(1, AT_ONCE // len(points)))
+        ]
     )
-    return -sums.T
 
 
 def _constrained(

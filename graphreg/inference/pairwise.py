@@ -17,6 +17,7 @@ from torch import Tensor
 from graphreg.graph import Graph
 from graphreg.labels import Labels, along_axes
 from inrreg.core.errors import InputError
+from inrreg.ops.min_convolution import min_convolution
 
 
 @dataclass(frozen=True)
@@ -51,47 +52,12 @@ class Quadratic:
         self, belief: Float[Tensor, "m *labels"], lengths: Float[Tensor, " m"], labels: Labels
     ) -> Float[Tensor, "m *labels"]:
         """min over d of belief(d) + theta(d, e), for every e and every one of m edges."""
-        ndim = belief.ndim - 1
-        if belief.device.type == "cpu":
-            return self._compiled_message(belief, lengths, labels)
-        coefficients = (self.weight / lengths).reshape(-1, *(1,) * ndim)
-        result = belief
-        for axis, step in enumerate(labels.steps(ndim), start=1):
-            result = _lower_envelope(result, coefficients * step**2, axis, self.window)
-        if self.truncation is not None:
-            result = torch.minimum(
-                result, belief.flatten(1).amin(1).reshape(-1, *(1,) * ndim) + self.truncation
-            )
-        return result
-
-    def _compiled_message(
-        self, belief: Float[Tensor, "m *labels"], lengths: Float[Tensor, " m"], labels: Labels
-    ) -> Float[Tensor, "m *labels"]:
-        """An edge at a time by a compiled loop."""
-        from inrreg.ops.loops import in_parallel
-        from inrreg.ops.loops.messages import messages
-
-        ndim = belief.ndim - 1
-        deep = (1,) * (3 - ndim)  # labels in 2-D are one layer
-        prices = torch.ones(len(belief), 3, dtype=belief.dtype)
-        prices[:, 3 - ndim :] = (self.weight / lengths)[:, None] * torch.tensor(
-            labels.steps(ndim), dtype=lengths.dtype
-        ).square()
-        said = torch.empty_like(belief, memory_format=torch.contiguous_format)
-        volumes = [
-            volume.detach().contiguous().reshape(len(belief), *deep, *belief.shape[1:]).numpy()
-            for volume in (belief, said)
-        ]
-        in_parallel(
-            messages,
-            len(belief),
-            volumes[0],
-            prices.numpy(),
-            inf if self.truncation is None else self.truncation,
-            self.window or max(belief.shape),
-            volumes[1],
+        steps = torch.tensor(
+            labels.steps(belief.ndim - 1), dtype=lengths.dtype, device=lengths.device
         )
-        return said
+        prices = (self.weight / lengths)[:, None] * steps.square()
+        truncation = inf if self.truncation is None else self.truncation
+        return min_convolution(belief, prices.to(belief.dtype), truncation, self.window)
 
     def cost(
         self, d: Float[Tensor, "m d"], e: Float[Tensor, "m d"], lengths: Float[Tensor, " m"]
@@ -99,39 +65,6 @@ class Quadratic:
         """theta of displacements in mm; infinite beyond the window is not said here."""
         paid = self.weight * (d - e).square().sum(-1) / lengths
         return paid if self.truncation is None else paid.clamp(max=self.truncation)
-
-
-def _lower_envelope(
-    belief: Float[Tensor, "m *labels"], coefficients: Tensor, axis: int, window: int | None
-) -> Float[Tensor, "m *labels"]:
-    """min over shifts s along ``axis`` of belief shifted by s plus coefficient s^2; shifts whose
-    price exceeds the range of all beliefs are left out, which is exact.
-    """
-    n = belief.shape[axis]
-    spread = (
-        float(
-            (belief.flatten(1).amax(1) - belief.flatten(1).amin(1))
-            .div(coefficients.flatten().clamp(min=1e-30))
-            .amax()
-        )
-        if len(belief)
-        else 0.0
-    )
-    reach = min(n - 1, int(min(spread, float(n * n)) ** 0.5) + 1, window or n)
-    result = belief.clone()
-    for s in range(1, reach + 1):
-        price = coefficients * s**2
-        torch.minimum(
-            result.narrow(axis, s, n - s),
-            belief.narrow(axis, 0, n - s) + price,
-            out=result.narrow(axis, s, n - s),
-        )
-        torch.minimum(
-            result.narrow(axis, 0, n - s),
-            belief.narrow(axis, s, n - s) + price,
-            out=result.narrow(axis, 0, n - s),
-        )
-    return result
 
 
 def displacement_of(

@@ -5,12 +5,14 @@ cost.
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.evaluation.region import require_grid, selected
+from inrreg.ops.window_correlations import window_correlations
 
 FLAT = 1e-6
 """A window is flat where its variance is below this share of the variance of the whole image."""
@@ -94,25 +96,19 @@ def _mean_local_correlation(
     f: NDArray[np.float64], w: NDArray[np.float64], inside: NDArray[np.bool_], size: tuple[int, ...]
 ) -> float | None:
     """Windows are cut at the border of the image, not at that of the mask."""
-    from inrreg.ops.loops import in_parallel
-    from inrreg.ops.loops.agreement import LAYERS, local_correlations
-
     radii, box = np.array(size) // 2, list[slice]()
     for axis, radius in enumerate(radii):
         occupied = np.flatnonzero(inside.any(tuple(a for a in range(inside.ndim) if a != axis)))
         box.append(slice(max(0, occupied[0] - radius), occupied[-1] + 1 + radius))
-    solid = [np.ascontiguousarray(values[tuple(box)]) for values in (f, w, inside)]
-    if inside.ndim == 2:  # a plane is a stack of one
-        solid, radii = [values[None] for values in solid], np.insert(radii, 0, 0)
-    sums = np.empty((len(solid[0]), 2))
-    in_parallel(
-        local_correlations,
-        -(-len(sums) // LAYERS),
-        *solid,
-        radii,
-        FLAT * f.var(),
-        FLAT * w.var(),
-        sums,
+    cropped_f, cropped_w, cropped_inside = (
+        torch.from_numpy(values[tuple(box)]) for values in (f, w, inside)
     )
-    total, counted = sums.sum(0)
-    return float(total / counted) if counted else None
+    total, counted = window_correlations(
+        cropped_f,
+        cropped_w,
+        cropped_inside,
+        radii.tolist(),
+        FLAT * float(f.var()),
+        FLAT * float(w.var()),
+    )
+    return total / counted if counted else None

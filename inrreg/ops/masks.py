@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from jaxtyping import Bool
+from torch import Tensor
 
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
@@ -42,22 +43,22 @@ def dilated(mask: Image, margin_mm: float) -> Image:
     """
     if margin_mm == 0 or bool((mask.data > 0.5).all()):
         return mask
-    inside = mask.data[0].cpu().numpy() > 0.5
+    inside = mask.data[0] > 0.5
     grown = (
         _reached(inside, mask.grid, margin_mm)
         if margin_mm > 0
         else ~_reached(~inside, mask.grid, -margin_mm)
     )
-    return mask.with_data(torch.from_numpy(grown)[None].to(mask.device, torch.float32))
+    return mask.with_data(grown[None].to(torch.float32))
 
 
 def _reached(
-    inside: Bool[np.ndarray, "*shape"], grid: Grid, distance_mm: float
-) -> Bool[np.ndarray, "*shape"]:
+    inside: Bool[Tensor, "*shape"], grid: Grid, distance_mm: float
+) -> Bool[Tensor, "*shape"]:
     """Where some voxel that is ``inside`` lies no farther than ``distance_mm``, voxel centre to
     voxel centre.
     """
-    # what lies beyond must be seen to
+    # beyond the reach all distances are the same, so it must be longer than the limit
     return distance_within(1.01 * distance_mm, inside, grid.spacing) <= distance_mm
 
 
@@ -65,11 +66,11 @@ def signed_distance(mask: Image, clip_mm: float) -> Image:
     """Distance to the edge of the mask over ``clip_mm``, positive inside, cut off at -1 and 1, no
     farther than which is looked for: the shape of a mask as an image.
     """
-    inside = mask.data[0].cpu().numpy() > 0.5
+    inside = mask.data[0] > 0.5
     distance = distance_within(clip_mm, ~inside, mask.grid.spacing) - distance_within(
         clip_mm, inside, mask.grid.spacing
     )
-    return mask.with_data(torch.from_numpy(distance / clip_mm)[None].to(mask.device, torch.float32))
+    return mask.with_data((distance / clip_mm)[None].to(torch.float32))
 
 
 def lung_mask(image: Image, air_below: float = -400.0) -> Image:

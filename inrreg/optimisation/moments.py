@@ -1,15 +1,15 @@
-"""The arithmetic of Adam (Kingma and Ba, ICLR 2015) on a CPU: as torch.optim's, without the second
-and a half that its first use takes to import a compiler.
+"""The running moments of Adam (Kingma and Ba, ICLR 2015).
+
+The arithmetic is that of torch.optim, whose first use takes a second and a half to import a
+compiler.
 """
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-EPSILON = 1e-8
+from inrreg.ops.adam_step import adam_step
 
 
 class AdamState:
@@ -30,35 +30,12 @@ class AdamState:
         ):
             if parameter.grad is not None:
                 self.steps[index] += 1
-                self._move(
-                    parameter, parameter.grad, mean, square, self.steps[index], learning_rate
+                adam_step(
+                    parameter,
+                    parameter.grad,
+                    mean,
+                    square,
+                    self.steps[index],
+                    learning_rate,
+                    self.betas,
                 )
-
-    def _move(
-        self,
-        parameter: nn.Parameter,
-        gradient: Tensor,
-        mean: Tensor,
-        square: Tensor,
-        steps: int,
-        learning_rate: float,
-    ) -> None:
-        from inrreg.ops.loops import in_parallel
-        from inrreg.ops.loops.adam import PIECE, move
-
-        values = [
-            part.detach().contiguous().view(-1).numpy()
-            for part in (parameter, gradient, mean, square)
-        ]
-        mean_kept, square_kept = self.betas
-        constants = np.array(
-            [
-                mean_kept,
-                square_kept,
-                learning_rate / (1 - mean_kept**steps),
-                1 / math.sqrt(1 - square_kept**steps),
-                EPSILON,
-            ],
-            values[0].dtype,
-        )
-        in_parallel(move, -(-len(values[0]) // PIECE), *values, constants)

@@ -68,7 +68,7 @@ class Adam:
         """See ``Optimiser``."""
         parameters = list(parameters)
         start = self.learning_rate if learning_rate is None else learning_rate
-        step = _adam(parameters, self.betas)
+        step = AdamState(parameters, self.betas).step
 
         def one_step(iteration: int) -> float:
             rate = self.final_fraction + (1 - self.final_fraction) * 0.5 * (
@@ -82,22 +82,6 @@ class Adam:
             return float(value.detach())
 
         return descend(one_step, parameters, iterations, self.stopping, watch)
-
-
-def _adam(parameters: list[nn.Parameter], betas: tuple[float, float]) -> Callable[[float], None]:
-    """What moves ``parameters`` by their gradients, given the learning rate."""
-    if all(
-        p.device.type == "cpu" and p.dtype in (torch.float32, torch.float64) for p in parameters
-    ):
-        return AdamState(parameters, betas).step
-    adam = torch.optim.Adam(parameters, betas=betas)
-
-    def step(learning_rate: float) -> None:
-        for group in adam.param_groups:
-            group["lr"] = learning_rate
-        adam.step()
-
-    return step
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.objective.step import Step
+from inrreg.ops.determinants import determinants
+from inrreg.ops.jacobian_entries import as_jacobian
 from inrreg.ops.small_matrices import determinant
-from inrreg.penalties.entries import as_jacobian, determinants
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.evaluation import image_agreement
 from inrreg.evaluation.agreement import window_voxels
-from inrreg.ops.loops.agreement import local_correlations
+from inrreg.ops.window_correlations.compiled import local_correlations
 
 both_dimensions = pytest.mark.parametrize("grid", GRIDS, ids=["2-D", "3-D"])
 

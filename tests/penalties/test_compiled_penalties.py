@@ -8,10 +8,11 @@ from torch import Tensor
 
 from inrreg.objective.samplers import Sites
 from inrreg.objective.step import Step, Term
+from inrreg.ops.determinants import determinants
+from inrreg.ops.dispatch import OPERATIONS
+from inrreg.ops.jacobian_entries import as_jacobian, entries
 from inrreg.ops.small_matrices import determinant
 from inrreg.penalties import Bending, Folding, TotalVariation
-from inrreg.penalties.bending import _SquaredSlopes
-from inrreg.penalties.entries import as_jacobian, determinants, entries
 
 SHAPES = [(1, 7, 6), (3, 2, 5), (1, 5, 4, 6), (2, 2, 3, 2), (1, 11, 13, 9)]
 
@@ -24,7 +25,9 @@ class Bent:
 
 
 def slopes(step: Step) -> Tensor:
-    return _SquaredSlopes.apply(step.jacobian, step.sites.spacing)
+    both_forms = OPERATIONS["inrreg.ops.bending_energy.bending_energy"]
+    value: Tensor = both_forms.torch_form(step.jacobian, step.sites.spacing)
+    return value
 
 
 def variation(step: Step) -> Tensor:

@@ -1,15 +1,15 @@
-"""Sums and matrices of distances between points in 3-D, for splines whose radial function is the
-distance.
-"""
+"""The compiled forms of ``distances`` and ``weighted_distances``."""
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
-from inrreg.ops.loops import compiled
+from inrreg.ops.loops import compiled, in_parallel
 
 
 @compiled
-def distances(
+def distance_rows(
     first: int, stop: int, points: NDArray[np.floating], out: NDArray[np.floating]
 ) -> None:
     """``out[i, j]`` = |point i - point j|, of points ``[3, n]``."""
@@ -21,7 +21,7 @@ def distances(
 
 
 @compiled
-def weighted_distances(
+def weighted_sums(
     first: int,
     stop: int,
     at: NDArray[np.floating],
@@ -42,3 +42,28 @@ def weighted_distances(
             q += distance * v[i]
             r += distance * w[i]
         out[0, k], out[1, k], out[2, k] = p, q, r
+
+
+def distances(points: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
+    """See ``inrreg.ops.distances.distances``."""
+    matrix = points.new_empty(len(points), len(points))
+    in_parallel(distance_rows, len(points), _in_three(points), matrix.numpy())
+    return matrix
+
+
+def weighted_distances(
+    at: Float[Tensor, "k d"], points: Float[Tensor, "n d"], weights: Float[Tensor, "n c"]
+) -> Float[Tensor, "k c"]:
+    """See ``inrreg.ops.distances.weighted_distances``."""
+    sums = at.new_empty(3, len(at))
+    arrays = [_in_three(each) for each in (at, points, weights)]
+    in_parallel(weighted_sums, len(at), *arrays, sums.numpy())
+    return sums[: weights.shape[1]].T
+
+
+def _in_three(rows: Float[Tensor, "n d"]) -> Float[np.ndarray, "3 n"]:
+    """One contiguous row a component; a component that there is not is 0."""
+    values = rows.detach().numpy()
+    components = np.zeros((3, len(values)), values.dtype)
+    components[: values.shape[1]] = values.T
+    return components

@@ -1,5 +1,4 @@
-"""What a discrete search compares: a patch of one image with the patches around it in another, for
-every keypoint and every label.
+"""The compiled form of ``patch_differences``.
 
 Both images are sampled on lattices along their index axes, so that places and shares are one table
 an axis. |F - M|^2 is expanded, and the lattice of one channel of M, patch margin included, lies in
@@ -7,21 +6,30 @@ the cache while it is multiplied with the patch of F at all labels. Keypoints ne
 done together, a channel at a time, for they look at the same voxels.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
-from inrreg.ops.loops import compiled
+from inrreg.ops.dispatch import as_volume, in_three
+from inrreg.ops.loops import compiled, in_parallel
+from inrreg.ops.patch_differences import FINENESS
 
-FINENESS = 65536.0
-"""Parts of a voxel that places are rounded to, less than points in single precision carry: sites on
-voxels are then found to be there, and need no neighbours.
-"""
 SHORTEST_ROW = 32
 """Numbers that a loop must do to be done in whole vectors."""
+TOGETHER = 16
+"""Keypoints that are worked on together at most: their values fit the cache next to a core."""
+NEAR = 16
+"""Edge in voxels of the cubes that keypoints are done in, one after the other: those of a cube look
+at much the same voxels.
+"""
 
 
 @compiled
-def patch_differences(
+def difference_groups(
     first: int,
     stop: int,
     order: NDArray[np.int64],
@@ -36,36 +44,23 @@ def patch_differences(
     costs: NDArray[np.float32],
 ) -> None:
     """Mean over channels and patch of (F - M)^2, ``costs`` ``[n, x, y, z]``, of images ``[c, x, y,
-    z]``; the keypoints are taken in ``order``, so many ``together``.
+    z]``; the keypoints are taken in ``order``, ``together`` at a time.
 
     ``fixed_start`` and ``moving_start`` ``[n, 3]`` are the voxels of the first site of a keypoint's
     patch, and of the patch under its first label; the steps ``[3]``, from site to site, are voxels
     too. A patch has ``sides`` sites along the axes. Sums over labels run over whole planes of the
-    lattice, its margin included: what is found there is left out at the end.
+    lattice, its margin included; ``write_costs`` leaves the margin out.
     """
     channels, kind, shape = fixed.shape[0], fixed.dtype.type, costs.shape[1:]
     high, wide = shape[1] + sides[1] - 1, shape[2] + sides[2]
-    patch, around = (
-        np.zeros((sides[0], sides[1], sides[2] + 1), fixed.dtype),
-        np.zeros((shape[0] + sides[0] - 1, high, wide), fixed.dtype),
-    )
-    weights, planes, flat, ones = (
-        np.empty((sides[0], sides[1] * sides[2]), fixed.dtype),
-        around.reshape(len(around), -1),
-        around.reshape(-1),
-        np.ones((sides[0], sides[1] * sides[2]), fixed.dtype),
-    )
+    patch = np.zeros((sides[0], sides[1], sides[2] + 1), kind)
+    around = np.zeros((shape[0] + sides[0] - 1, high, wide), kind)
     shifts = np.array([y * wide + z for y in range(sides[1]) for z in range(sides[2])]).astype(
         np.uint64
     )
-    own, squares = (
-        np.empty(together, fixed.dtype),
-        np.empty((together, len(around), high * wide), fixed.dtype),
-    )
-    products, sums = (
-        np.empty((together, shape[0], (shape[1] - 1) * wide + shape[2]), fixed.dtype),
-        np.empty((1, (shape[1] - 1) * wide + shape[2]), fixed.dtype),
-    )
+    own = np.empty(together, kind)
+    squares = np.empty((together, len(around), high * wide), kind)
+    products = np.empty((together, shape[0], (shape[1] - 1) * wide + shape[2]), kind)
     scale = kind(1 / (channels * sides[0] * sides[1] * sides[2]))
     for start in range(first, stop, together):
         group = order[start : min(start + together, stop)]
@@ -74,27 +69,60 @@ def patch_differences(
             for k in range(len(group)):
                 sample(fixed[c], fixed_start[group[k]], fixed_step, patch)
                 sample(moving[c], moving_start[group[k]], moving_step, around)
-                weights.reshape(patch[:, :, : sides[2]].shape)[:] = patch[:, :, : sides[2]]
-                for value in weights.ravel():
-                    own[k] += value * value
-                add_squares(flat, squares[k].reshape(-1))
-                product = products[k]
-                for x in range(shape[0]):
-                    for o in range(sides[0]):
-                        add_products(planes, x + o, weights, o, shifts, product, x)
+                own[k] = add_channel(own[k], patch, around, shifts, squares[k], products[k])
         for k in range(len(group)):
-            square, product, found = squares[k], products[k], costs[group[k]]
-            for x in range(np.uint64(shape[0])):
-                sums[:] = 0
-                for o in range(sides[0]):
-                    add_products(square, x + np.uint64(o), ones, o, shifts, sums, 0)
-                for y in range(np.uint64(shape[1])):
-                    at = y * np.uint64(wide)
-                    for z in range(np.uint64(shape[2])):
-                        found[x, y, z] = max(
-                            (own[k] - kind(2) * product[x, at + z] + sums[0, at + z]) * scale,
-                            kind(0),
-                        )
+            write_costs(own[k], squares[k], products[k], shifts, wide, scale, costs[group[k]])
+
+
+@compiled
+def add_channel(
+    own: np.floating,
+    patch: NDArray[np.floating],
+    around: NDArray[np.floating],
+    shifts: NDArray[np.uint64],
+    squares: NDArray[np.floating],
+    products: NDArray[np.floating],
+) -> np.floating:
+    """Onto ``squares`` those of ``around``, onto ``products`` those of ``patch`` with it at all
+    labels; returns ``own`` and the squares of ``patch``, whose last place along z is not used.
+    """
+    weights = np.empty((len(patch), len(shifts)), patch.dtype)
+    weights.reshape(patch[:, :, :-1].shape)[:] = patch[:, :, :-1]
+    for value in weights.ravel():
+        own += value * value
+    add_squares(around.reshape(-1), squares.reshape(-1))
+    planes = around.reshape(len(around), -1)
+    for x in range(len(products)):
+        for o in range(len(weights)):
+            add_products(planes, x + o, weights, o, shifts, products, x)
+    return own
+
+
+@compiled
+def write_costs(
+    own: np.floating,
+    squares: NDArray[np.floating],
+    products: NDArray[np.floating],
+    shifts: NDArray[np.uint64],
+    wide: int,
+    scale: float,
+    costs: NDArray[np.float32],
+) -> None:
+    """``costs`` ``[x, y, z]`` of one keypoint: own - 2 products + squares summed over the patch, by
+    ``scale``, 0 where rounding makes it less.
+    """
+    kind, sides = products.dtype.type, len(squares) - len(products) + 1
+    ones = np.ones((sides, len(shifts)), products.dtype)
+    sums = np.empty((1, products.shape[1]), products.dtype)
+    for x in range(np.uint64(costs.shape[0])):
+        sums[:] = 0
+        for o in range(sides):
+            add_products(squares, x + np.uint64(o), ones, o, shifts, sums, 0)
+        for y in range(np.uint64(costs.shape[1])):
+            at = y * np.uint64(wide)
+            for z in range(np.uint64(costs.shape[2])):
+                cost = (own - kind(2) * products[x, at + z] + sums[0, at + z]) * scale
+                costs[x, y, z] = kind(0) if cost < 0 else cost
 
 
 @compiled
@@ -105,7 +133,7 @@ def sample(
     out: NDArray[np.floating],
 ) -> None:
     """Linear interpolation of ``image`` ``[x, y, z]`` at the voxels start + index * step, border
-    held, into ``out`` but for its last place along z, which is left to hold anything.
+    held, into ``out`` but for its last place along z, which may hold anything.
 
     Rows are blended along x and y as long as they are, or ``SHORTEST_ROW``, into a plane of the
     lattice, where each overwrites what the one before left beyond its end; then the plane along
@@ -283,3 +311,38 @@ def add_products(
         a, one = weights[q, s], shifts[s]
         for k in range(n):
             totals[r, k] += a * planes[p, k + one]
+
+
+def patch_differences(
+    fixed: Float[Tensor, "c *shape"],
+    moving: Float[Tensor, "c *around"],
+    fixed_start: Float[Tensor, "n d"],
+    moving_start: Float[Tensor, "n d"],
+    fixed_step: Sequence[float],
+    moving_step: Sequence[float],
+    side: int,
+    labels: tuple[int, ...],
+    at_once: int,
+) -> Float[Tensor, "n *labels"]:
+    """See ``inrreg.ops.patch_differences.patch_differences``."""
+    n, ndim = fixed_start.shape
+    costs = torch.empty(n, *labels, dtype=torch.float32)
+    starts = [_starts(start) for start in (fixed_start, moving_start)]
+    in_parallel(
+        difference_groups,
+        n,
+        np.lexsort((starts[0] // NEAR).T),
+        max(1, min(TOGETHER, at_once // torch.get_num_threads())),
+        *[as_volume(image.detach(), ndim).contiguous().numpy() for image in (fixed, moving)],
+        *starts,
+        *[np.array(in_three(step, ndim), np.float64) for step in (fixed_step, moving_step)],
+        np.array(in_three([side] * ndim, ndim)).astype(np.int64),
+        as_volume(costs, ndim).numpy(),
+    )
+    return costs
+
+
+def _starts(start: Float[Tensor, "n d"]) -> NDArray[np.float64]:
+    """Of three axes; that between two is a single voxel long."""
+    places = start.detach().double().contiguous().numpy()
+    return places if places.shape[1] == 3 else np.insert(places, 1, 0.0, axis=1)

@@ -1,13 +1,20 @@
-"""Squared distances to the nearest voxel of a set, an axis at a time, as far as they matter.
+"""The compiled form of ``distance_within``: squared distances, an axis at a time.
 
-What lies beyond ``reach`` need not be told apart, so along each axis only the neighbours within it
-are asked: whole rows at once, where an exact transform without a limit has to walk the lower
-envelope of parabolas voxel by voxel.
+Distances beyond ``reach`` are all the same, so along each axis only the neighbours within it are
+looked at: whole rows at once. An exact transform without a limit has to walk the lower envelope of
+parabolas voxel by voxel.
 """
 
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
-from inrreg.ops.loops import compiled
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inrreg.ops.dispatch import as_volume, in_three
+from inrreg.ops.loops import compiled, in_parallel
 
 
 @compiled
@@ -54,7 +61,8 @@ def across_rows(
             shift = 1
             while shift * step < reach and (m - shift >= 0 or m + shift < rows):
                 far = (shift * step) ** 2
-                # beyond the end the last row, which is nearer than said and so never too near
+                # the last row stands for those beyond the end: it is nearer than ``far`` says, so
+                # this is never less than its true distance
                 before, after = max(m - shift, 0), min(m + shift, rows - 1)
                 above, below = (
                     squares[first + before * between_rows],
@@ -63,3 +71,17 @@ def across_rows(
                 for k in range(len(target)):
                     target[k] = min(target[k], min(above[k], below[k]) + far)
                 shift += 1
+
+
+def distance_within(
+    reach_mm: float, members: Bool[Tensor, "*shape"], spacing: Sequence[float] | NDArray[np.float64]
+) -> Float[Tensor, "*shape"]:
+    """See ``inrreg.ops.distance_transform.distance_within``."""
+    volume = as_volume(members, members.ndim).contiguous().numpy()
+    planes, rows, n = volume.shape
+    steps, reach = in_three([float(step) for step in spacing], members.ndim), float(reach_mm)
+    squares, between = np.empty((planes * rows, n)), np.empty((planes * rows, n))
+    in_parallel(along_rows, planes * rows, volume.reshape(-1, n), steps[2], reach, squares)
+    in_parallel(across_rows, planes, squares, rows, rows, 1, steps[1], reach, between)
+    in_parallel(across_rows, rows, between, planes, 1, rows, steps[0], reach, squares)
+    return torch.from_numpy(np.sqrt(squares, out=squares).reshape(members.shape))

@@ -1,32 +1,36 @@
-"""The min-convolution with a quadratic that a message between neighbours costs, an edge at a time:
-its volume of labels stays in the cache for all axes.
+"""The compiled form of ``min_convolution``, a volume at a time: it stays in the cache for all
+axes.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from math import inf
 
-from inrreg.ops.loops import compiled
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inrreg.ops.dispatch import as_volume
+from inrreg.ops.loops import compiled, in_parallel
 
 
 @compiled
-def messages(
+def convolve(
     first: int,
     stop: int,
     beliefs: NDArray[np.floating],
     prices: NDArray[np.floating],
     truncation: float,
     window: int,
-    said: NDArray[np.floating],
+    results: NDArray[np.floating],
 ) -> None:
-    """``said`` ``[m, x, y, z]``: min over d of belief(d) + sum over axes of price (d - e)^2, d and
-    e in steps no more than ``window`` apart along an axis, ``prices`` ``[m, 3]``.
-
-    No more than the least belief plus ``truncation``. What holds a NaN says NaN.
+    """Min-convolutions ``results`` of the ``beliefs`` ``[m, x, y, z]`` with ``prices`` ``[m, 3]``;
+    see ``inrreg.ops.min_convolution``.
     """
     shape, size = beliefs.shape[1:], beliefs.shape[1] * beliefs.shape[2] * beliefs.shape[3]
     one, other = np.empty(size, beliefs.dtype), np.empty(size, beliefs.dtype)
     for m in range(first, stop):
-        belief, result = beliefs[m].reshape(-1), said[m].reshape(-1)
+        belief, result = beliefs[m].reshape(-1), results[m].reshape(-1)
         least, most = extremes(belief.reshape(shape[0], -1))
         if not least <= most:
             result[:] = np.nan
@@ -99,3 +103,28 @@ def lower_envelope(
                     line[k] = min(line[k], values[only, k] + paid)
         for k in range(len(line)):
             turned[k, i] = line[k]
+
+
+def min_convolution(
+    beliefs: Float[Tensor, "m *labels"],
+    prices: Float[Tensor, "m d"],
+    truncation: float = inf,
+    window: int | None = None,
+) -> Float[Tensor, "m *labels"]:
+    """See ``inrreg.ops.min_convolution.min_convolution``."""
+    ndim = beliefs.ndim - 1
+    results = torch.empty_like(beliefs, memory_format=torch.contiguous_format)
+    volumes = [as_volume(each.detach(), ndim).contiguous().numpy() for each in (beliefs, results)]
+    of_axes = prices.detach().to(beliefs.dtype).numpy()
+    if ndim == 2:  # the price of the axis of one label counts nowhere
+        of_axes = np.insert(of_axes, 1, 1, axis=1)
+    in_parallel(
+        convolve,
+        len(beliefs),
+        volumes[0],
+        np.ascontiguousarray(of_axes),
+        truncation,
+        window or max(beliefs.shape),
+        volumes[1],
+    )
+    return results

@@ -1,14 +1,22 @@
-"""The correlation of two images in a box around each voxel, by sums that run along: a plane enters
-and one leaves, then a row, then a voxel.
+"""The compiled form of ``window_correlations``.
+
+Sums run along: a plane enters and one leaves, then a row, then a voxel.
 """
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from math import nan
 
-from inrreg.ops.loops import compiled
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inrreg.ops.dispatch import as_volume, in_three
+from inrreg.ops.loops import compiled, in_parallel
 
 LAYERS = 32
-"""Sums begin anew after so many, so that their rounding does not depend on the number of threads.
+"""Sums begin anew after this number of layers, so that their rounding does not depend on the number
+of threads.
 """
 
 
@@ -51,15 +59,11 @@ def correlations_of_layers(
     least_w: float,
     result: NDArray,
 ) -> None:
-    """``result[i]``: of layer i the sum of correlations of ``f`` and ``w`` over the boxes around
-    what is ``inside``, and the number of these boxes where the variance of ``f`` is above
-    ``least_f``.
-
-    Images are ``[x, y, z]``, boxes reach ``radii`` to either side and are cut at the border; the
-    others count as nothing, and those where the variance of ``w`` is not above ``least_w`` as 0.
+    """``result[i]``: the sum of correlations of ``f`` and ``w`` over the boxes of layer i, and the
+    number of these boxes; ``inrreg.ops.window_correlations`` says which boxes count.
     """
     layers, rows, n = f.shape
-    above, aside, along = radii[0], radii[1], radii[2]
+    above, across, along = radii[0], radii[1], radii[2]
     planes, sums, before = np.empty((5, rows, n)), np.empty((5, n)), np.empty((5, n + 1))
     before[:, 0] = 0
     planes[:] = 0
@@ -73,15 +77,15 @@ def correlations_of_layers(
         deep = min(layers, i + above + 1) - max(0, i - above)
         total, counted = 0.0, 0
         sums[:] = 0
-        for j in range(min(aside, rows)):
+        for j in range(min(across, rows)):
             add_rows(planes[:, j], 1.0, sums)
         for j in range(rows):
-            if j + aside < rows:
-                add_rows(planes[:, j + aside], 1.0, sums)
-            if j - aside - 1 >= 0:
-                add_rows(planes[:, j - aside - 1], -1.0, sums)
+            if j + across < rows:
+                add_rows(planes[:, j + across], 1.0, sums)
+            if j - across - 1 >= 0:
+                add_rows(planes[:, j - across - 1], -1.0, sums)
             if inside[i, j].any():
-                size = deep * (min(rows, j + aside + 1) - max(0, j - aside))
+                size = deep * (min(rows, j + across + 1) - max(0, j - across))
                 more, boxes = of_row(sums, before, inside[i, j], along, size, least_f, least_w)
                 total, counted = total + more, counted + boxes
         result[i, 0], result[i, 1] = total, counted
@@ -149,3 +153,29 @@ def of_row(
             if variance_w > least_w:
                 correlation += (mean[4] - mean[0] * mean[1]) / (variance_f * variance_w) ** 0.5
     return correlation, counted
+
+
+def window_correlations(
+    f: Float[Tensor, "*shape"],
+    w: Float[Tensor, "*shape"],
+    inside: Bool[Tensor, "*shape"],
+    radii: Sequence[int],
+    least_f: float,
+    least_w: float,
+) -> tuple[float, int]:
+    """See ``inrreg.ops.window_correlations.window_correlations``."""
+    if not bool((f.sum() + w.sum()).isfinite()):
+        return nan, 0  # running sums would carry it on to other windows
+    volumes = [as_volume(each, each.ndim).contiguous().numpy() for each in (f, w, inside)]
+    sums = np.empty((len(volumes[0]), 2))
+    in_parallel(
+        local_correlations,
+        -(-len(sums) // LAYERS),
+        *volumes,
+        np.array(in_three(radii, f.ndim, fill=0), dtype=np.int64),
+        least_f,
+        least_w,
+        sums,
+    )
+    total, counted = sums.sum(0)
+    return float(total), int(counted)
