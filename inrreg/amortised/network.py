@@ -21,6 +21,7 @@ from inrreg.fields.encoder import Encoder
 from inrreg.fields.nephi import Codes
 from inrreg.ops.sampling import linear, pyramid_level
 from inrreg.transforms import Neural, Transform
+from inrreg.transforms.composite import frozen_copy
 
 KIND = "amortised nephi"
 SCHEMA = 1
@@ -112,7 +113,7 @@ def seen(
     """
     lattice = cube.lattice(size)
     points = lattice.points(device=pair.fixed.device)
-    mapped = points if initial is None else initial.to(points.device)(points)
+    mapped = points if initial is None else frozen_copy(initial, points.device)(points)
     return torch.stack([_read(pair.fixed, points, lattice), _read(pair.moving, mapped, lattice)])
 
 
