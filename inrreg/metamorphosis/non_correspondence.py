@@ -180,7 +180,7 @@ class NonCorrespondence:
         back = Direction(
             self,
             pair.swapped(),
-            None if start is None else _way_back(start, pair.moving.grid),
+            None if start is None else _way_back(start, pair.moving.grid).requires_grad_(False),
             seed,
         )
         try:

@@ -110,9 +110,10 @@ def render(
     """The spline combination at every voxel of an aligned ``grid``; each component lies in one
     piece in memory.
     """
-    return _rendering(grid, lattice, None, coefficients.dtype, coefficients.device)(
-        coefficients
-    ).movedim(0, -1)
+    rendered = _rendering(
+        _ByContent(grid), _ByContent(lattice), None, coefficients.dtype, coefficients.device
+    )
+    return rendered(coefficients).movedim(0, -1)
 
 
 def render_jacobian(
@@ -122,10 +123,17 @@ def render_jacobian(
     memory.
     """
     if coefficients.device.type == "cpu":
-        return _slopes(grid, lattice, coefficients.dtype)(coefficients).movedim((1, 0), (-2, -1))
+        slopes = _slopes(_ByContent(grid), _ByContent(lattice), coefficients.dtype)
+        return slopes(coefficients).movedim((1, 0), (-2, -1))
     d = lattice.ndim
     along_index = [
-        _rendering(grid, lattice, axis, coefficients.dtype, coefficients.device)(coefficients)
+        _rendering(
+            _ByContent(grid),
+            _ByContent(lattice),
+            axis,
+            coefficients.dtype,
+            coefficients.device,
+        )(coefficients)
         for axis in range(d)
     ]
     world = torch.as_tensor(
@@ -138,32 +146,48 @@ def render_jacobian(
     ).movedim((1, 0), (-2, -1))
 
 
+class _ByContent:
+    """A grid as the key of a cache: two grids of the same shape and affine are the same key."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._content = (grid.shape, grid.affine.tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByContent) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+
 @lru_cache(maxsize=64)
 def _rendering(
-    grid: Grid, lattice: Grid, derivative: int | None, dtype: torch.dtype, device: torch.device
+    grid: _ByContent,
+    lattice: _ByContent,
+    derivative: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Separable:
-    """A spline, or its derivative by mm along one index axis, on a grid: kept, for the steps of a
-    level ask for the same ones over and over.
+    """A spline, or its derivative by mm along one index axis, on a grid. It is cached because every
+    step of a level evaluates the same one.
     """
-    matrices = resampling(
-        grid, lattice, order=3, derivatives=[int(axis == derivative) for axis in range(grid.ndim)]
-    )
+    orders = [int(axis == derivative) for axis in range(grid.grid.ndim)]
+    matrices = resampling(grid.grid, lattice.grid, order=3, derivatives=orders)
     return Separable([torch.as_tensor(matrix, dtype=dtype, device=device) for matrix in matrices])
 
 
 @lru_cache(maxsize=64)
-def _slopes(grid: Grid, lattice: Grid, dtype: torch.dtype) -> Slopes:
-    """The Jacobian of a spline on a grid, kept as well."""
+def _slopes(grid: _ByContent, lattice: _ByContent, dtype: torch.dtype) -> Slopes:
+    """The Jacobian of a spline on a grid, cached for the same reason."""
     values, slopes = (
         [
             torch.as_tensor(matrix, dtype=dtype)
-            for matrix in resampling(grid, lattice, 3, [order] * grid.ndim)
+            for matrix in resampling(grid.grid, lattice.grid, 3, [order] * grid.grid.ndim)
         ]
         for order in (0, 1)
     )
-    return Slopes(
-        values, slopes, torch.as_tensor(np.linalg.inv(lattice.direction).T.copy(), dtype=dtype)
-    )
+    world = torch.as_tensor(np.linalg.inv(lattice.grid.direction).T.copy(), dtype=dtype)
+    return Slopes(values, slopes, world)
 
 
 @dataclass(frozen=True)
