@@ -199,18 +199,18 @@ def fitted(case: Trial, arm: Arm, rate: float, iterations: int, device: str) -> 
     assert transform.cube == Cube.around(pair.fixed.grid)
 
     @torch.no_grad()
-    def judged() -> tuple[float, float]:
+    def judged(transform: Transform) -> tuple[float, float]:
         return float(
             cost(FIXED_SITES, level, transform, None, torch.Generator().manual_seed(0))
         ), case.error(transform)
 
-    before = judged()
+    before = judged(transform)
     result = (
         replace(REGISTRATION, transform=transform)
         .with_scales(Scale(SPACING_MM, iterations, learning_rate=rate))
         .run(pair)
     )
-    after = judged()
+    after = judged(result.transform)
     return {
         "start_mm": before[1],
         "end_mm": after[1],

@@ -29,7 +29,7 @@ from inrreg.optimisation import Outcome
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
 from inrreg.transforms import BSpline, Composite, Transform
 from inrreg.transforms.bspline import interpolating_spline
-from inrreg.transforms.composite import composed, simplified
+from inrreg.transforms.composite import composed, frozen_start
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +90,7 @@ class GraphRegistration:
         for search in self.searches:
             search.labels.facing(pair.fixed.grid).check_within(pair.fixed.grid)
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
-        start = (
-            None
-            if initial is None
-            else simplified(initial.to(pair.fixed.device)).requires_grad_(False)
-        )
+        start = frozen_start(initial, pair.fixed.device)
         total, found, history, rounds = start, None, list[Record](), list[dict[str, float]]()
         for search in self.searches:
             matches = search.run(pair, total, generator, self.memory_mb)

@@ -8,6 +8,7 @@ not: each pass also draws a keypoint to the mean displacement of its neighbours,
 as much as it learns to. All of it starts at 0, so that the untrained network hands the costs on.
 """
 
+import copy
 import os
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -228,6 +229,9 @@ class LearnedInference:
     """``model`` as an inference: costs, graph -> marginals, whose temperature is
     ``model.architecture.unit``. No gradient.
 
+    The model is part of the settings of a search and never changes: on another device a copy of it
+    is evaluated.
+
     ``Search(inference=LearnedInference(load_network(path)), graph=NearestNeighbours(10),
     temperature=unit)``; a tree will do as well, but is not what it was trained on.
     """
@@ -237,7 +241,8 @@ class LearnedInference:
     def __call__(
         self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels
     ) -> Float[Tensor, "n *labels"]:
-        model = self.model.to(costs.device)
+        here = next(self.model.parameters()).device == costs.device
+        model = self.model if here else copy.deepcopy(self.model).to(costs.device)
         with torch.no_grad():
             return model(costs, graph)
 

@@ -28,6 +28,7 @@ from inrreg.core.image_pair import ImagePair
 from inrreg.ops.sampling import linear
 from inrreg.optimisation.training_loop import Progress, Run
 from inrreg.transforms import Transform
+from inrreg.transforms.composite import frozen_copy
 
 SPREAD = 6
 """Keypoints that move a site."""
@@ -132,7 +133,12 @@ def train(
         )
     with torch.no_grad():
         examples = [
-            example(search, pair.to(device), start if start is None else start.to(device), seed)
+            example(
+                search,
+                pair.to(device),
+                None if start is None else frozen_copy(start, device),
+                seed,
+            )
             for pair, start in zip(pairs, starts, strict=True)
         ]
     return train_on(

@@ -22,6 +22,7 @@ from inrreg.fields.nephi import Codes
 from inrreg.ops.pyramid import pyramid_level
 from inrreg.ops.sampling import linear
 from inrreg.transforms import Neural, Transform
+from inrreg.transforms.composite import frozen_copy
 
 KIND = "amortised nephi"
 SCHEMA = 1
@@ -113,7 +114,7 @@ def seen(
     """
     lattice = cube.lattice(size)
     points = lattice.points(device=pair.fixed.device)
-    mapped = points if initial is None else initial.to(points.device)(points)
+    mapped = points if initial is None else frozen_copy(initial, points.device)(points)
     return torch.stack([_read(pair.fixed, points, lattice), _read(pair.moving, mapped, lattice)])
 
 

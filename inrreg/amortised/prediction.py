@@ -14,8 +14,9 @@ class Predicted:
     """Runs ``stage`` on the map that ``network`` predicts for the pair, seen through ``initial``,
     instead of on the identity: instance optimisation.
 
-    It fits the codes of the pair and, unless ``decoders`` is False, the decoders with them; the
-    network itself is left as it was. The model in ``stage.transform`` is not built.
+    It fits the codes of the pair and, unless ``decoders`` is False, the decoders with them. The
+    network is part of the settings and never changes: a run fits copies of its tensors. The model
+    in ``stage.transform`` is not built.
     """
 
     network: AmortisedNePhi

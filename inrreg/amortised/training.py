@@ -22,7 +22,7 @@ from inrreg.objective.step import Level, Samples, Step
 from inrreg.optimisation.training_loop import Progress, Run
 from inrreg.stages.gradient_registration import Registration
 from inrreg.transforms import NeuralModel, Transform
-from inrreg.transforms.composite import simplified
+from inrreg.transforms.composite import frozen_start
 from inrreg.transforms.description import described
 
 TAUGHT_BY = (
@@ -203,7 +203,7 @@ def example(
 ) -> Example:
     """What ``registration`` would see of ``pair`` at ``spacing_mm``; on the device of the pair."""
     cube = Cube.around(pair.fixed.grid)
-    start = None if initial is None else simplified(initial).requires_grad_(False)
+    start = frozen_start(initial, pair.fixed.device)
     return Example(
         seen(pair, start, cube, network.encoder.size),
         cube,
@@ -290,7 +290,7 @@ def _examples(
             network,
             registration,
             settings.spacing_mm,
-            start if start is None else start.to(device),
+            start,
         )
         for pair, start in zip(pairs, starts, strict=True)
     ]

@@ -104,6 +104,7 @@ def stage_entry(stage: StageResult, landmarks: Landmarks | None) -> dict[str, An
         "message": stage.outcome.value,
         "seconds": stage.seconds,
         "iterations": len(stage.history),
+        "kept": stage.kept,
         **stage.notes,
     }
     if levels := levels_of(stage.history):
@@ -158,9 +159,7 @@ def final_outcome(
     """The first stage that did not end well, else folding beyond the limit, else how the last stage
     ended. A stage that diverged but was not kept does no harm.
     """
-    harmless = [
-        stage.outcome is Outcome.DIVERGED and stage.notes.get("kept") is False for stage in stages
-    ]
+    harmless = [stage.outcome is Outcome.DIVERGED and not stage.kept for stage in stages]
     failed = [
         stage.outcome
         for stage, skip in zip(stages, harmless, strict=True)

@@ -350,7 +350,7 @@ def run_stages(
                     results[-1].transform,
                     Outcome.INTERRUPTED,
                     watch.seconds,
-                    notes={"kept": False},
+                    kept=False,
                 )
             )
         if results[-1].outcome in STOPPING_OUTCOMES:

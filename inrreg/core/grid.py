@@ -7,7 +7,7 @@ z), arrays keep the index order (i, j, k). Everything works in two and three dim
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -98,6 +98,10 @@ class Grid:
         if origin is not None:
             affine[:d, d] = origin
         return cls(tuple(shape), affine)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The grid itself: it never changes."""
+        return self
 
     @property
     def ndim(self) -> int:

@@ -1,9 +1,9 @@
-"""How the threads of the CPU are shared out: between compiled loops and torch's own operations, and
-between two pieces of work that need nothing of each other.
+"""How the threads of the CPU are divided: between compiled loops and torch's own operations, and
+between two independent pieces of work.
 
-torch's threads wait for their next operation by spinning, for some milliseconds, on the very cores
-that compiled loops then ask for. So where loops do most of the work, torch's own operations are
-given one thread, and the loops all of them.
+torch's threads spin for some milliseconds while they wait for their next operation, on the cores
+that compiled loops need. So where loops do most of the work, torch's own operations get one thread
+and the loops get all of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,15 +16,17 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 import torch
 
-Said = TypeVar("Said")
+Report = TypeVar("Report")
 Value = TypeVar("Value")
-Work = Callable[[Callable[[Said], None] | None], Value]
-"""What may be given a way to say how far it is, and returns a value."""
+Work = Callable[[Callable[[Report], None] | None], Value]
+"""A function that takes a callback for its progress reports, or None, and returns a value."""
 
 
 class lazy(Generic[Value]):  # noqa: N801, as property is written
-    """A property that is computed when it is first asked for, and kept; functools' own locks out
-    all other instances meanwhile (Python 3.11), and so the other of two pieces of work.
+    """A property that is computed at its first use and then cached in the instance.
+
+    ``functools.cached_property`` of Python 3.11 holds one lock for all instances while it computes,
+    which would make one of two threads wait for the other.
     """
 
     def __init__(self, function: Callable[[Any], Value]) -> None:
@@ -42,7 +44,7 @@ class lazy(Generic[Value]):  # noqa: N801, as property is written
     def __get__(self, instance: object | None, owner: type | None = None) -> Self | Value:
         if instance is None:
             return self
-        # where it is found first from now on
+        # from now on the attribute is looked up in the instance, not here
         value = instance.__dict__[self._name] = self._function(instance)
         return value
 
@@ -52,8 +54,8 @@ _END = object()
 
 
 def kernel_threads() -> int:
-    """How many threads a compiled loop may use here: as many as torch, unless ``prefer_kernels``
-    has said otherwise.
+    """How many threads a compiled loop may use: as many as torch, unless ``prefer_kernels`` has set
+    another number.
     """
     return _of_loops.get() or torch.get_num_threads()
 
@@ -67,8 +69,8 @@ def limit_threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def prefer_kernels(count: int | None = None) -> Iterator[None]:
-    """Inside the block compiled loops have ``count`` threads (as many as before it unless given),
-    and torch's own operations one.
+    """Inside the block compiled loops use ``count`` threads (by default as many as before the
+    block), and torch's own operations use one.
     """
     with _numbers(1, count or kernel_threads()):
         yield
@@ -85,45 +87,56 @@ def _numbers(of_torch: int, of_loops: int | None) -> Iterator[None]:
         _of_loops.reset(token)
 
 
-@contextmanager
-def run_in_background(work: Work[Said, Value], device: torch.device) -> Iterator[Work[Said, Value]]:
-    """Does ``work`` beside the block, in a thread of its own with half of the threads, and gives
-    what waits for its value, to be called once; on a GPU, which one piece of work fills, and with
-    one thread, it gives ``work`` itself, which is then done when it is called. Of the context,
-    context variables are carried over.
+class Cancelled(Exception):  # noqa: N818, for it reports no error
+    """Raised in a background thread at its next report, after the block that started it was left.
 
-    Either is called with what is to hear how far the work is, if anything, in the thread that
-    calls. To leave the block before ends the work: a KeyboardInterrupt is raised in it when it next
-    says something.
+    An optimiser stops on it as it does on a KeyboardInterrupt.
+    """
+
+
+@contextmanager
+def run_in_background(
+    work: Work[Report, Value], device: torch.device
+) -> Iterator[Work[Report, Value]]:
+    """Run ``work`` in a thread of its own during the block, and give a function that waits for its
+    value. Call that function at most once.
+
+    The thread gets half of the threads of the compiled loops and a copy of the context variables.
+    On a GPU, and where there is only one thread, nothing runs in the background: the function is
+    ``work`` itself.
+
+    The function takes a callback for the reports of the work, or None. It runs the callback in the
+    thread of its caller, and raises what the work raised. Leaving the block without calling it
+    cancels the work: its next report raises ``Cancelled``.
     """
     threads = kernel_threads()
     if threads == 1 or device.type != "cpu":
         yield work
         return
-    said, stopped = SimpleQueue[Any](), Event()
+    reports, cancelled = SimpleQueue[Any](), Event()
 
-    def say(what: Said) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        said.put(what)
+    def report(item: Report) -> None:
+        if cancelled.is_set():
+            raise Cancelled
+        reports.put(item)
 
-    def done() -> Value:
+    def run() -> Value:
         try:
             with prefer_kernels(threads // 2):
-                return work(say)
+                return work(report)
         finally:
-            said.put(_END)
+            reports.put(_END)
 
-    with prefer_kernels(threads - threads // 2), ThreadPoolExecutor(1, "aside") as pool:
+    with prefer_kernels(threads - threads // 2), ThreadPoolExecutor(1, "background") as pool:
         try:
-            running = pool.submit(copy_context().run, done)
+            future = pool.submit(copy_context().run, run)
 
-            def value(hear: Callable[[Said], None] | None) -> Value:
-                for what in iter(said.get, _END):
-                    if hear is not None:
-                        hear(what)
-                return running.result()
+            def value(on_report: Callable[[Report], None] | None) -> Value:
+                for item in iter(reports.get, _END):
+                    if on_report is not None:
+                        on_report(item)
+                return future.result()
 
             yield value
         finally:
-            stopped.set()
+            cancelled.set()

@@ -2,12 +2,13 @@
 with identical bytes for identical arrays.
 """
 
-import gzip
 import io
 import logging
+import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -38,7 +39,9 @@ SCANNER = 1
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 """NIfTI's codes for metres and microns; everything else is mm."""
 LEVEL = 1
-"""Of compression: for whole numbers higher ones take longer and save a hundredth."""
+"""Level of compression: for whole numbers higher levels take longer and save one percent."""
+GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
+"""RFC 1952: deflate, no flags, no time, fastest level, unknown operating system."""
 
 
 def read(path: Path) -> Volume:
@@ -210,24 +213,63 @@ def save(array: np.ndarray, grid: Grid, path: Path, intent: str = "none") -> Non
         ) from error
 
 
-class _Packed(gzip.GzipFile):
-    """A gzip stream with neither file name nor time in its header, so that identical arrays make
-    identical files.
+class _GzipWriter(io.BufferedIOBase):
+    """A gzip stream (RFC 1952) with neither file name nor time in its header, so that identical
+    arrays make identical files.
 
-    In the bytes of a vector field nothing repeats but zeros: to look for more takes three times as
-    long and saves nothing.
+    ``strategy`` is one of zlib's, which ``gzip.GzipFile`` does not offer. Positions count the bytes
+    before compression.
     """
 
-    def __init__(self, stream: io.BufferedIOBase, of_vectors: bool) -> None:
-        super().__init__(filename="", mode="wb", compresslevel=LEVEL, fileobj=stream, mtime=0)
-        strategy = zlib.Z_RLE if of_vectors else zlib.Z_DEFAULT_STRATEGY
-        self.compress = zlib.compressobj(
+    def __init__(self, stream: io.BufferedIOBase, strategy: int) -> None:
+        super().__init__()
+        self._stream = stream
+        self._deflate = zlib.compressobj(
             LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, strategy
         )
+        self._checksum = zlib.crc32(b"")
+        self._position = 0
+        stream.write(GZIP_HEADER)
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go forward to ``offset`` from the beginning, by zeros; nibabel does so before the voxels.
+
+        Raises:
+            OSError: a position that is already written, or one relative to the end.
+        """
+        target = offset + (self._position if whence == io.SEEK_CUR else 0)
+        if whence == io.SEEK_END or target < self._position:
+            raise OSError("a gzip stream is only written forward")
+        self.write(bytes(target - self._position))
+        return self._position
+
+    def write(self, data: Any, /) -> int:
+        """Compress ``data`` and write what the compressor gives out."""
+        view = memoryview(data).cast("B")
+        self._stream.write(self._deflate.compress(view))
+        self._checksum = zlib.crc32(view, self._checksum)
+        self._position += len(view)
+        return len(view)
+
+    def finish(self) -> None:
+        """Write what is left in the compressor, the checksum and the length; call it once, last."""
+        self._stream.write(self._deflate.flush())
+        self._stream.write(struct.pack("<LL", self._checksum, self._position & 0xFFFFFFFF))
 
 
 def _write(image: nib.Nifti1Image, stream: io.BufferedIOBase, compressed: bool) -> None:
     if not compressed:
-        return image.to_stream(stream)
-    with _Packed(stream, of_vectors=image.header.get_intent()[0] == "vector") as packed:
-        return image.to_stream(packed)
+        image.to_stream(stream)
+        return
+    # the bytes of a vector field repeat only in runs of zeros: to search for other repetitions
+    # takes three times as long and saves nothing
+    of_vectors = image.header.get_intent()[0] == "vector"
+    writer = _GzipWriter(stream, zlib.Z_RLE if of_vectors else zlib.Z_DEFAULT_STRATEGY)
+    image.to_stream(writer)
+    writer.finish()

@@ -27,7 +27,7 @@ from inrreg.optimisation import LBFGS, Optimiser, Outcome
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
 from inrreg.stages.protocol import STOPPING_OUTCOMES
 from inrreg.transforms import Composite, DenseDisplacement, Transform
-from inrreg.transforms.composite import composed, simplified
+from inrreg.transforms.composite import composed, frozen_start
 
 log = logging.getLogger(__name__)
 
@@ -143,11 +143,7 @@ class Metamorphosis:
         """
         self._check(pair)
         watch, outcome, history = Stopwatch(), Outcome.CONVERGED, list[Record]()
-        start = (
-            None
-            if initial is None
-            else simplified(initial.to(pair.fixed.device)).requires_grad_(False)
-        )
+        start = frozen_start(initial, pair.fixed.device)
         momentum: Image | None = None
         for resolution in self.resolutions:
             fixed = pyramid_level(pair.fixed, resolution.spacing_mm)

@@ -41,7 +41,7 @@ from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.stages.protocol import STOPPING_OUTCOMES
 from inrreg.transforms import Linear, NumericInverse, Transform
 from inrreg.transforms.bspline import interpolating_spline
-from inrreg.transforms.composite import composed, simplified
+from inrreg.transforms.composite import composed, frozen_start
 
 log = logging.getLogger(__name__)
 
@@ -175,16 +175,12 @@ class NonCorrespondence:
         """
         self._check()
         watch = Stopwatch()
-        start = (
-            None
-            if initial is None
-            else simplified(initial.to(pair.fixed.device)).requires_grad_(False)
-        )
+        start = frozen_start(initial, pair.fixed.device)
         there = Direction(self, pair, start, seed)
         back = Direction(
             self,
             pair.swapped(),
-            None if start is None else _way_back(start, pair.moving.grid),
+            None if start is None else _way_back(start, pair.moving.grid).requires_grad_(False),
             seed,
         )
         try:
@@ -339,12 +335,14 @@ class Direction:
         """u with m held."""
         self.moving_at_mm = scale.spacing_mm
         known = self.stage.mask.known(self.pair, None if self.found is None else self.found.mask)
-        result = replace(
-            self.stage.registration, transform=self.transform, scales=(scale,), name=self.stage.name
-        ).run(known, self.initial, seed=seed, progress=progress)
-        self.history += result.history
-        self.outcomes.append(result.outcome)
-        return result.outcome
+        registration = replace(self.stage.registration, scales=(scale,), name=self.stage.name)
+        generator = torch.Generator().manual_seed(seed)
+        outcome, history = registration.fit(
+            self.transform, known, self.initial, generator, progress
+        )
+        self.history += history
+        self.outcomes.append(outcome)
+        return outcome
 
     def look(self, back: Transform, spacing_mm: float) -> None:
         """m with u held, unless it has been seen better."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from inrreg.core.threads import Cancelled
 from inrreg.optimisation.moments import AdamState
 from inrreg.optimisation.outcome import Outcome
 from inrreg.optimisation.stopping import NeverStopping, SlopeStopping
@@ -234,7 +235,7 @@ def descend(
                 watch(iteration, value)
             if stopping.converged(costs):
                 return Outcome.DIVERGED if _risen(costs) else Outcome.CONVERGED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Cancelled):
         _restore(parameters, reached)
         return Outcome.INTERRUPTED
     return Outcome.DIVERGED if _risen(costs) else Outcome.ITERATION_LIMIT

@@ -26,10 +26,12 @@ Progress = Callable[[Record], None]
 
 @dataclass(eq=False)
 class StageResult:
-    """The total map fixed -> moving that a stage found, the start included, and how it was found.
+    """The total map fixed -> moving that a stage returns, its initial transform included, and how
+    it was found.
 
-    ``correspondences`` are there where the stage matched points, ``change`` where it looked for
-    what motion does not explain.
+    ``kept`` is False where the stage returns its initial transform instead of what it fitted.
+    ``correspondences`` are set by a stage that matches points, ``change`` by one that estimates
+    what motion does not explain. ``notes`` are for reports; no program reads them.
     """
 
     name: str
@@ -40,3 +42,4 @@ class StageResult:
     notes: dict[str, Any] = field(default_factory=dict)
     correspondences: Correspondences | None = None
     change: Change | None = None
+    kept: bool = True

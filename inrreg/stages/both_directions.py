@@ -20,7 +20,7 @@ from inrreg.stages.protocol import STOPPING_OUTCOMES
 from inrreg.stages.refinement import Refinement, parted
 from inrreg.transforms import BSpline, NumericInverse, Transform
 from inrreg.transforms.bspline import interpolating_spline
-from inrreg.transforms.composite import composed
+from inrreg.transforms.composite import composed, frozen_copy
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class BothDirections:
         if initial is None or not isinstance(parted(initial)[0], BSpline):
             return self.stage.run(pair, initial, seed=seed, progress=progress)  # which refuses it
         inverse, heard = (
-            inverse_start(initial.to(pair.fixed.device), pair.moving.grid, self.lattice_mm),
+            inverse_start(
+                frozen_copy(initial, pair.fixed.device), pair.moving.grid, self.lattice_mm
+            ),
             list[Record](),
         )
 

@@ -1,5 +1,6 @@
 """Registration = transform + similarities and penalties + optimiser, coarse to fine."""
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from inrreg.optimisation import Adam, Optimiser, Outcome, overall
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
 from inrreg.similarity.landmark_distance import LandmarkDistance
 from inrreg.transforms import Transform
-from inrreg.transforms.composite import composed, simplified
+from inrreg.transforms.composite import composed, frozen_start
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +54,11 @@ class Registration:
     """Fits ``transform`` so that the weighted sum of ``similarities`` and ``penalties`` is least,
     over ``scales`` from coarse to fine.
 
-    ``transform`` is a model that is built over the fixed grid, or a ready transform, which is
-    fitted in place. Similarities see the sites of ``sampler``, penalties those of
-    ``penalty_sampler``. The fixed mask is grown by ``mask_margin_mm`` first, so that the edge of an
-    organ takes part. The moving mask is used where ``use_moving_mask``. It is a ``Stage``:
+    ``transform`` is a model that is built over the fixed grid, or a ready transform. A ready
+    transform is part of the settings and never changes: a run fits a copy of it. ``fit`` fits a
+    transform in place. Similarities are evaluated at the sites of ``sampler``, penalties at those
+    of ``penalty_sampler``. The fixed mask is first grown by ``mask_margin_mm``, so that the edge of
+    an organ takes part. The moving mask is used where ``use_moving_mask``. It is a ``Stage``:
     ``run(pair, initial)``.
     """
 
@@ -84,22 +86,37 @@ class Registration:
         Raises:
             InputError: no similarity given, or a window larger than the lattices it meets.
         """
+        watch = Stopwatch()
+        generator = torch.Generator().manual_seed(seed)
+        transform = (
+            copy.deepcopy(self.transform)
+            if isinstance(self.transform, Transform)
+            else self.transform.build(pair.fixed.grid, generator)
+        ).to(pair.fixed.device)
+        start = frozen_start(initial, pair.fixed.device)
+        outcome, history = self.fit(transform, pair, start, generator, progress)
+        log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
+        return StageResult(self.name, composed(transform, start), outcome, watch.seconds, history)
+
+    def fit(
+        self,
+        transform: Transform,
+        pair: ImagePair,
+        start: Transform | None,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+    ) -> tuple[Outcome, list[Record]]:
+        """Fit ``transform`` in place as the residual of ``start``; both lie on the device of the
+        pair, and ``start`` requires no gradient. Random sites come from ``generator``.
+
+        Raises:
+            InputError: no similarity given, or a window larger than the lattices it meets.
+        """
         if not self.similarities:
             raise InputError(
                 "a registration needs at least one similarity, for instance similarities=(LNCC(),)"
             )
-        watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
-        transform = (
-            self.transform
-            if isinstance(self.transform, Transform)
-            else self.transform.build(pair.fixed.grid, generator)
-        )
-        transform = transform.to(pair.fixed.device).requires_grad_(True)
-        start = (
-            None
-            if initial is None
-            else simplified(initial.to(pair.fixed.device)).requires_grad_(False)
-        )
+        transform.requires_grad_(True)
         history: list[Record] = []
         outcomes = list[Outcome]()
         with nullcontext() if transform.prefers_torch_threads else prefer_kernels():
@@ -121,10 +138,8 @@ class Registration:
                 )
                 if outcomes[-1] in (Outcome.INTERRUPTED, Outcome.NON_FINITE):
                     break
-        outcome = overall(outcomes)
         transform.requires_grad_(False)
-        log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
-        return StageResult(self.name, composed(transform, start), outcome, watch.seconds, history)
+        return overall(outcomes), history
 
     def region(self, pair: ImagePair) -> Image:
         """The fixed mask, grown by ``mask_margin_mm``; everything where there is none."""

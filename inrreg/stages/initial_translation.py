@@ -26,7 +26,7 @@ from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.similarity import NMI
 from inrreg.stages.gradient_registration import Registration
 from inrreg.transforms import LinearModel, Transform, Translation
-from inrreg.transforms.composite import composed
+from inrreg.transforms.composite import composed, frozen_copy
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class InitialTranslation:
             InputError: no shift brings the images to overlap.
         """
         watch = Stopwatch()
+        initial = None if initial is None else frozen_copy(initial, pair.fixed.device)
         score = self._scorer(pair, initial)
         headers, *others = candidates = [
             score(origin, shift) for origin, shift in candidate_shifts(pair, initial).items()

@@ -11,6 +11,7 @@ from inrreg.objective.step import Samples, Step
 from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.stages.gradient_registration import Registration
 from inrreg.transforms import Transform, identity
+from inrreg.transforms.composite import frozen_copy
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,11 @@ class KeepIfImproved:
         result = self.stage.run(pair, initial, seed=seed, progress=progress)
         level = self.stage.level(pair, self.stage.scales[-1].spacing_mm)
         samples = Samples(level, WholeGrid().draw(level.fixed_mask, torch.Generator()))
-        start = identity(pair.fixed.grid.ndim).requires_grad_(False) if initial is None else initial
+        start = frozen_copy(initial or identity(pair.fixed.grid.ndim), pair.fixed.device)
         similarity = self.stage.similarities[0]
         with torch.no_grad():
             before, after = (
-                float(similarity(Step(samples, transform.to(pair.fixed.device), None)))
+                float(similarity(Step(samples, transform, None)))
                 for transform in (start, result.transform)
             )
         kept = after <= (1 - self.least_gain) * before
@@ -61,8 +62,9 @@ class KeepIfImproved:
         )
         notes = {
             **result.notes,
-            "kept": kept,
             f"{similarity.name}_before": before,
             f"{similarity.name}_after": after,
         }
-        return replace(result, transform=result.transform if kept else start, notes=notes)
+        return replace(
+            result, transform=result.transform if kept else start, notes=notes, kept=kept
+        )

@@ -13,6 +13,7 @@ from inrreg.optimisation.stage_result import Progress, StageResult
 from inrreg.similarity import MSE
 from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import LinearModel, Transform, identity
+from inrreg.transforms.composite import frozen_copy
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class MaskAlignment:
             log.info("%s: skipped, for it needs a fixed and a moving mask", self.name)
             return StageResult(
                 self.name,
-                initial or identity(pair.fixed.grid.ndim),
+                frozen_copy(initial or identity(pair.fixed.grid.ndim), pair.fixed.device),
                 Outcome.CONVERGED,
                 0.0,
                 [],

@@ -1,6 +1,5 @@
 """Going on from a free-form deformation that another stage has found."""
 
-import copy
 from dataclasses import dataclass, replace
 
 from inrreg.core.errors import InputError
@@ -45,9 +44,7 @@ class Refinement:
                 f"a refinement goes on from a free-form deformation, but was given {given}; run a"
                 " graph stage before it, or its stage alone"
             )
-        return replace(self.stage, transform=copy.deepcopy(first)).run(
-            pair, rest, seed=seed, progress=progress
-        )
+        return replace(self.stage, transform=first).run(pair, rest, seed=seed, progress=progress)
 
 
 def parted(transform: Transform) -> tuple[Transform, Transform | None]:

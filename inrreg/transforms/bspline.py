@@ -110,7 +110,8 @@ def render(
     """The spline combination at every voxel of an aligned ``grid``; each component lies in one
     piece in memory.
     """
-    product = _rendering(grid, lattice, coefficients.dtype, coefficients.device)
+    key = _ByContent(grid), _ByContent(lattice)
+    product = _rendering(*key, coefficients.dtype, coefficients.device)
     return product(coefficients).movedim(0, -1)
 
 
@@ -120,30 +121,47 @@ def render_jacobian(
     """I + Du at every voxel of an aligned ``grid``, by world axes; each entry lies in one piece in
     memory.
     """
-    basis = _basis(grid, lattice, coefficients.dtype, coefficients.device)
+    key = _ByContent(grid), _ByContent(lattice)
+    basis = _basis(*key, coefficients.dtype, coefficients.device)
     return spline_jacobian(coefficients, basis).movedim((1, 0), (-2, -1))
 
 
+class _ByContent:
+    """A grid as the key of a cache: two grids of the same shape and affine are the same key."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self._content = (grid.shape, grid.affine.tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByContent) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+
 @lru_cache(maxsize=64)
-def _rendering(grid: Grid, lattice: Grid, dtype: torch.dtype, device: torch.device) -> Separable:
-    """A spline on a grid. It is kept, because the steps of a level ask for the same one over and
-    over.
-    """
-    matrices = resampling(grid, lattice, order=3)
+def _rendering(
+    grid: _ByContent, lattice: _ByContent, dtype: torch.dtype, device: torch.device
+) -> Separable:
+    """A spline on a grid. It is cached because every step of a level evaluates the same one."""
+    matrices = resampling(grid.grid, lattice.grid, order=3)
     return Separable([torch.as_tensor(matrix, dtype=dtype, device=device) for matrix in matrices])
 
 
 @lru_cache(maxsize=64)
-def _basis(grid: Grid, lattice: Grid, dtype: torch.dtype, device: torch.device) -> SplineBasis:
-    """The bases of a spline on a grid and their derivatives, kept as well."""
+def _basis(
+    grid: _ByContent, lattice: _ByContent, dtype: torch.dtype, device: torch.device
+) -> SplineBasis:
+    """The bases of a spline on a grid and their derivatives, cached for the same reason."""
     values, slopes = (
         [
             torch.as_tensor(matrix, dtype=dtype, device=device)
-            for matrix in resampling(grid, lattice, 3, [order] * grid.ndim)
+            for matrix in resampling(grid.grid, lattice.grid, 3, [order] * grid.grid.ndim)
         ]
         for order in (0, 1)
     )
-    to_world = np.linalg.inv(lattice.direction).T.copy()
+    to_world = np.linalg.inv(lattice.grid.direction).T.copy()
     return SplineBasis(values, slopes, torch.as_tensor(to_world, dtype=dtype, device=device))
 
 

@@ -1,5 +1,6 @@
 """Several transforms one after the other."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Self, cast
 
@@ -31,6 +32,24 @@ def simplified(transform: Transform) -> Transform:
         else:
             parts.append(stage)
     return parts[0] if len(parts) == 1 else Composite(parts)
+
+
+def frozen_copy(transform: Transform, device: torch.device | str) -> Transform:
+    """The same map on ``device``, with no parameter that requires a gradient.
+
+    It shares no tensor with ``transform``, which stays as it is: a stage never moves or freezes the
+    transform of its caller.
+    """
+    return copy.deepcopy(transform).to(device).requires_grad_(False)
+
+
+def frozen_start(initial: Transform | None, device: torch.device | str) -> Transform | None:
+    """What a stage evaluates at every step in place of ``initial``: a ``simplified`` frozen copy,
+    or None where there is no initial transform.
+    """
+    if initial is None:
+        return None
+    return simplified(frozen_copy(initial, device)).requires_grad_(False)
 
 
 def composed(residual: Transform, initial: Transform | None) -> Transform:

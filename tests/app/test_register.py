@@ -377,31 +377,30 @@ class TestFinalOutcome:
         ("stages", "folded", "expected"),
         [
             (
-                [(Outcome.CONVERGED, {}), (Outcome.ITERATION_LIMIT, {})],
+                [(Outcome.CONVERGED, True), (Outcome.ITERATION_LIMIT, True)],
                 0.0,
                 Outcome.ITERATION_LIMIT,
             ),
-            ([(Outcome.ITERATION_LIMIT, {}), (Outcome.CONVERGED, {})], 0.5, Outcome.CONVERGED),
-            ([(Outcome.CONVERGED, {})], 0.51, Outcome.FOLDED),
-            ([(Outcome.DIVERGED, {}), (Outcome.CONVERGED, {})], 0.0, Outcome.DIVERGED),
+            ([(Outcome.ITERATION_LIMIT, True), (Outcome.CONVERGED, True)], 0.5, Outcome.CONVERGED),
+            ([(Outcome.CONVERGED, True)], 0.51, Outcome.FOLDED),
+            ([(Outcome.DIVERGED, True), (Outcome.CONVERGED, True)], 0.0, Outcome.DIVERGED),
             (
-                [(Outcome.DIVERGED, {"kept": False}), (Outcome.CONVERGED, {})],
+                [(Outcome.DIVERGED, False), (Outcome.CONVERGED, True)],
                 0.0,
                 Outcome.CONVERGED,
             ),
-            ([(Outcome.DIVERGED, {"kept": True}), (Outcome.CONVERGED, {})], 0.0, Outcome.DIVERGED),
             (
-                [(Outcome.CONVERGED, {}), (Outcome.INTERRUPTED, {"kept": False})],
+                [(Outcome.CONVERGED, True), (Outcome.INTERRUPTED, False)],
                 9.0,
                 Outcome.INTERRUPTED,
             ),
         ],
     )
     def test_is_the_first_bad_one(
-        self, stages: list[tuple[Outcome, dict[str, Any]]], folded: float, expected: Outcome
+        self, stages: list[tuple[Outcome, bool]], folded: float, expected: Outcome
     ) -> None:
         results = [
-            StageResult("stage", identity(3), outcome, 0.0, [], notes) for outcome, notes in stages
+            StageResult("stage", identity(3), outcome, 0.0, kept=kept) for outcome, kept in stages
         ]
         assert final_outcome(results, folded, 0.5) is expected
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from inrreg.core.threads import (
+    Cancelled,
     kernel_threads,
     lazy,
     limit_threads,
@@ -102,12 +103,13 @@ def test_to_leave_the_block_ends_the_work() -> None:
         try:
             while True:
                 say("on")
-        except KeyboardInterrupt:
-            ended.append("interrupted")
+        except Cancelled:
+            ended.append("cancelled")
+            raise
 
     with limit_threads(2), run_in_background(work, CPU):
         assert begun.wait(10)
-    assert ended == ["interrupted"]
+    assert ended == ["cancelled"]
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -20,7 +20,7 @@ from inrreg.evaluation import (
     jacobian_statistics,
 )
 from inrreg.ops.small_matrices import determinant
-from inrreg.transforms import BSpline, Composite, Neural, Render
+from inrreg.transforms import BSpline, Composite, Neural, Render, bspline
 
 both_dimensions = pytest.mark.parametrize("grid", GRIDS, ids=["2-D", "3-D"])
 
@@ -224,3 +224,13 @@ def test_refuses_what_it_cannot_judge():
         )
     with pytest.raises(FrameError, match="displacement field on"):
         jacobian_determinant_of_field(torch.zeros(3, 3, 2), grid)
+
+
+def test_a_second_determinant_computes_no_new_spline_matrices() -> None:
+    """Its slabs are new grids of the same content."""
+    grid = oblique_3d()
+    transform = BSpline.over(grid, 6.0)
+    first = jacobian_determinant(transform, grid)
+    misses = bspline._slopes.cache_info().misses
+    assert torch.equal(jacobian_determinant(transform, Grid(grid.shape, grid.affine)), first)
+    assert bspline._slopes.cache_info().misses == misses

@@ -2,6 +2,7 @@
 comes and goes.
 """
 
+import gzip
 import logging
 import time
 from itertools import permutations, product
@@ -431,6 +432,17 @@ class TestWriting:
         time.sleep(1.1)  # gzip's time stamp counts whole seconds
         write_image(image, tmp_path / "second.nii.gz")
         assert (tmp_path / "first.nii.gz").read_bytes() == (tmp_path / "second.nii.gz").read_bytes()
+
+    def test_a_compressed_file_is_an_ordinary_gzip_stream(self, grid: Grid, tmp_path: Path) -> None:
+        """Whose content is the uncompressed file."""
+        image = Image.from_array(
+            np.random.default_rng(9).random(grid.shape).astype(np.float32), grid
+        )
+        write_image(image, tmp_path / "a.nii")
+        write_image(image, tmp_path / "a.nii.gz")
+        packed = (tmp_path / "a.nii.gz").read_bytes()
+        assert gzip.decompress(packed) == (tmp_path / "a.nii").read_bytes()
+        assert packed[4:8] == bytes(4)  # no time stamp
 
     def test_integers_are_rounded_and_clipped(self, grid: Grid, tmp_path: Path) -> None:
         image = Image.from_array(np.zeros(grid.shape, np.uint8), grid)

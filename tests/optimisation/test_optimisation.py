@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from inrreg.core.threads import Cancelled
 from inrreg.optimisation import (
     LBFGS,
     Adam,
@@ -296,6 +297,18 @@ def test_an_interrupt_while_watching_keeps_the_step_that_was_made(optimiser: Opt
     assert len(states) == 3
     assert torch.equal(x, y)
     assert float(bowl(x).detach()) < float(bowl(states[-1]))
+
+
+@both
+def test_cancelled_work_stops_as_an_interrupt_does(optimiser: Optimiser) -> None:
+    def cancel(iteration: int, cost: float) -> None:
+        if iteration == 3:
+            raise Cancelled
+
+    x, y = start(), start()
+    assert optimiser.minimise(lambda: bowl(x), [x], 50, watch=cancel) is Outcome.INTERRUPTED
+    optimiser.minimise(lambda: bowl(y), [y], 50, watch=interrupting(lambda *_: None, 4))
+    assert torch.equal(x, y)
 
 
 @pytest.mark.parametrize("call", [1, 2, 5])

@@ -42,7 +42,7 @@ HARMFUL = replace(HELPFUL, penalties=(Wind(),))
 
 def test_what_helps_is_kept() -> None:
     plain, guarded = HELPFUL.run(PAIR), KeepIfImproved(HELPFUL).run(PAIR)
-    assert guarded.notes["kept"] is True
+    assert guarded.kept
     assert guarded.notes["ncc_after"] < 0.9 * guarded.notes["ncc_before"]
     assert torch.equal(guarded.transform(POINTS), plain.transform(POINTS))
     assert guarded.history == plain.history
@@ -51,7 +51,7 @@ def test_what_helps_is_kept() -> None:
 
 def test_what_harms_is_not_kept() -> None:
     result = KeepIfImproved(HARMFUL).run(PAIR)
-    assert result.notes["kept"] is False
+    assert not result.kept
     assert result.notes["ncc_after"] > result.notes["ncc_before"]
     assert torch.equal(result.transform(POINTS), POINTS)
     assert not any(p.requires_grad for p in result.transform.parameters())
@@ -60,16 +60,19 @@ def test_what_harms_is_not_kept() -> None:
 
 def test_what_was_there_before_is_given_back() -> None:
     initial = Translation.by([2.0, -1.0]).requires_grad_(False)
-    assert KeepIfImproved(HARMFUL).run(PAIR, initial).transform is initial
+    refused = KeepIfImproved(HARMFUL).run(PAIR, initial)
+    assert not refused.kept
+    assert torch.equal(refused.transform(POINTS), initial(POINTS))
     kept = KeepIfImproved(HELPFUL).run(PAIR, initial)
-    assert kept.notes["kept"] is True
+    assert kept.kept
     assert torch.equal(kept.transform(POINTS), HELPFUL.run(PAIR, initial).transform(POINTS))
 
 
 @pytest.mark.parametrize(("least_gain", "kept"), [(0.0, True), (0.3, True), (0.999, False)])
 def test_the_least_gain_decides(least_gain: float, kept: bool) -> None:
-    notes = KeepIfImproved(HELPFUL, least_gain).run(PAIR).notes
-    assert notes["kept"] is kept
+    result = KeepIfImproved(HELPFUL, least_gain).run(PAIR)
+    notes = result.notes
+    assert result.kept is kept
     assert 1 - 0.999 < notes["ncc_after"] / notes["ncc_before"] < 1 - 0.3
 
 
@@ -95,7 +98,7 @@ def test_both_costs_are_those_of_the_finest_level() -> None:
 
 def test_the_first_similarity_judges() -> None:
     stage = replace(HELPFUL, similarities=(LNCC(20.0), NCC()))
-    assert set(KeepIfImproved(stage).run(PAIR).notes) == {"kept", "lncc_before", "lncc_after"}
+    assert set(KeepIfImproved(stage).run(PAIR).notes) == {"lncc_before", "lncc_after"}
 
 
 def test_it_is_a_stage_of_the_same_name() -> None:

@@ -96,7 +96,8 @@ def test_mask_alignment_without_a_mask_says_so(
     start = Translation.by([1.0, 2.0, 3.0])
     with caplog.at_level(logging.INFO, logger="inrreg"):
         result = MaskAlignment().run(ImagePair(breathing.fixed, breathing.moving), start)
-    assert result.transform is start
+    points = torch.rand(20, 3)
+    assert torch.equal(result.transform(points), start(points))
     assert "skipped" in result.notes
     assert "needs a fixed and a moving mask" in caplog.text
 
