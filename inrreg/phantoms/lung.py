@@ -93,16 +93,7 @@ def lung_pair(
         InputError: a shape that is not 3-D, more landmarks than there are forks, or a motion too
             large for the chest, which then had to fold.
     """
-    if len(shape) != 3:
-        raise InputError(
-            f"lung_pair makes 3-D images, got shape {tuple(shape)}; give three sizes, or use"
-            " blob_pair for 2-D"
-        )
-    if not 0 <= uneven <= _LARGEST_UNEVEN:
-        raise InputError(
-            f"regions cannot empty as unevenly as {uneven:g}; give 0 (all alike) to"
-            f" {_LARGEST_UNEVEN:g}"
-        )
+    _check(shape, uneven)
     for_anatomy, for_trees, for_motion, for_noise, for_landmarks, for_regions = (
         np.random.default_rng(seed).spawn(6)
     )
@@ -111,23 +102,17 @@ def lung_pair(
     fixed_grid = oblique_grid(shape, spacing, _CENTER + _FIXED_SHIFT, _FIXED_TURN)
     moving_grid = oblique_grid(shape, spacing, _CENTER + _MOVING_SHIFT, _MOVING_TURN)
     frame = _BodyFrame(tuple(_CENTER.tolist()), float((fixed_grid.extent / BOX_MM).min()))
-    lung_marks = spread_out(
-        chest.trees.forks[thorax.lungs(chest.trees.forks) < -_MARK_DEPTH_MM],
-        n_landmarks,
-        for_landmarks,
-    )
+    lung_marks = _lung_landmarks(chest, n_landmarks, for_landmarks)
     on_ribs = rib_lines(thorax)[:, 4:-4].reshape(-1, 3)
-    in_view = (
-        inside(fixed_grid, frame.to_world(on_ribs)) * inside(moving_grid, frame.to_world(on_ribs))
-        > 0
-    )
+    in_world = frame.to_world(on_ribs)
+    in_view = inside(fixed_grid, in_world) * inside(moving_grid, in_world) > 0
     rib_marks = spread_out(on_ribs[in_view], n_rib_landmarks, for_landmarks)
     part = 0.1 * motion_mm / frame.scale
-    stirring, regions = (
-        RandomField.draw(for_motion, length_mm=28, components=3, waves=16),
-        RandomField.draw(for_regions, REGION_MM, components=1, waves=48),
+    random_motion = RandomField.draw(for_motion, length_mm=28, components=3, waves=16)
+    regions = RandomField.draw(for_regions, REGION_MM, components=1, waves=48)
+    resting = Breathing(
+        thorax, 0.0, min(part, _LARGEST_STIR_MM), part, random_motion, uneven, regions
     )
-    resting = Breathing(thorax, 0.0, min(part, _LARGEST_STIR_MM), part, stirring, uneven, regions)
     breathing = _calibrated(resting, frame, motion_mm, lung_marks)
 
     def truth(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
@@ -137,21 +122,13 @@ def lung_pair(
 
     def view(grid: Grid, state: Breathing, name: str) -> tuple[Image, LabelImage]:
         hu, lungs = scan(chest, state, frame.grid(grid))
-        return seen(
-            hu
-            + noise_hu * torch.from_numpy(for_noise.standard_normal(grid.shape, dtype=np.float32)),
-            lungs,
-            grid,
-            name,
-        )
+        noise = torch.from_numpy(for_noise.standard_normal(grid.shape, dtype=np.float32))
+        return seen(hu + noise_hu * noise, lungs, grid, name)
 
     fixed, fixed_mask = view(fixed_grid, breathing.at_rest(), "fixed")
     moving, moving_mask = view(moving_grid, breathing, "moving")
     marks = frame.to_world(torch.cat([lung_marks, rib_marks]))
-    labels = (
-        *(f"lung {i + 1}" for i in range(len(lung_marks))),
-        *(f"rib {i + 1}" for i in range(len(rib_marks))),
-    )
+    labels = _numbered("lung", len(lung_marks)) + _numbered("rib", len(rib_marks))
     return PhantomPair(
         fixed,
         moving,
@@ -162,6 +139,30 @@ def lung_pair(
         Points(marks, labels),
         Points(truth(marks), labels),
     )
+
+
+def _check(shape: Sequence[int], uneven: float) -> None:
+    if len(shape) != 3:
+        raise InputError(
+            f"lung_pair makes 3-D images, got shape {tuple(shape)}; give three sizes, or use"
+            " blob_pair for 2-D"
+        )
+    if not 0 <= uneven <= _LARGEST_UNEVEN:
+        raise InputError(
+            f"regions cannot empty as unevenly as {uneven:g}; give 0 (all alike) to"
+            f" {_LARGEST_UNEVEN:g}"
+        )
+
+
+def _lung_landmarks(chest: Chest, count: int, rng: np.random.Generator) -> Float[Tensor, "n 3"]:
+    """Forks of vessels well inside the lungs, in body coordinates."""
+    forks = chest.trees.forks
+    return spread_out(forks[chest.thorax.lungs(forks) < -_MARK_DEPTH_MM], count, rng)
+
+
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    """``name 1``, ``name 2``, ..."""
+    return tuple(f"{name} {number}" for number in range(1, count + 1))
 
 
 def _calibrated(

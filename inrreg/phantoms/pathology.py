@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from inrreg.core.grid import Grid
@@ -108,43 +108,36 @@ def pathology_pair(
     for_fixed, for_moving = np.random.default_rng([seed, brain.contrast.stream]).spawn(2)
     motion = _Motion.draw(brain, _fixed_grid(brain, spacing), motion_mm, for_motion)
     lesion = pathology.grow(motion.host, for_lesion)
-    here, there = motion.host.points(), motion.carried(lesion.origin)
-    truth, inverse = (
-        DenseDisplacement(there - here, motion.host.grid, "cubic"),
-        motion.inverse(lesion, brain.image.grid.resampled(spacing)),
-    )
-    present, y = lesion.parts > 0, inverse.grid.points(torch.float64)
-    gone = (
-        linear(
-            Image(present[None].double(), truth.grid), y + inverse.vectors.detach(), outside=0.0
-        )[0]
-        > 0.5
-    )
+    before = motion.carried(lesion.origin)
+    truth = DenseDisplacement(before - motion.host.points(), motion.host.grid, "cubic")
+    inverse = motion.inverse(lesion, brain.image.grid.resampled(spacing))
+    y = inverse.grid.points(torch.float64)
+    present = lesion.parts > 0
+    absent = _sampled(present, truth.grid, y + inverse.vectors.detach()) > 0.5
     anatomy, white = _anatomy(brain, spacing), brain.mean(WHITE)
-    fixed_image = scanner(
-        lesion.over(anatomy(there)[..., 0], brain.contrast.oedema), truth.grid, white, for_fixed
-    )
+    intact = anatomy(before)[..., 0]
+    fixed_image = scanner(lesion.over(intact, brain.contrast.oedema), truth.grid, white, for_fixed)
     moving_image = scanner(anatomy(y)[..., 0], inverse.grid, white, for_moving)
-    tissue = nearest(brain.tissue, there, 0)[0]
+    tissue = nearest(brain.tissue, before, 0)[0]
     marks = distinctive_points(
         tissue, present, (tissue > FLUID) & ~present, truth.grid, (near, far), for_landmarks
     )
+    moved_marks = Points(truth(marks.coords).detach(), marks.labels)
     return PathologyPair(
-        _view(fixed_image, brain, there, present, truth.grid, "fixed", marks),
-        _view(
-            moving_image,
-            brain,
-            y,
-            gone,
-            inverse.grid,
-            "moving",
-            Points(truth(marks.coords).detach(), marks.labels),
-        ),
+        _view(fixed_image, brain, before, present, truth.grid, "fixed", marks),
+        _view(moving_image, brain, y, absent, inverse.grid, "moving", moved_marks),
         truth,
         inverse,
         LabelImage.from_array(lesion.parts, truth.grid, "lesion"),
         LabelImage.from_array(lesion.oedema > _OEDEMA, truth.grid, "oedema"),
     )
+
+
+def _sampled(
+    region: Bool[Tensor, "*shape"], grid: Grid, points: Float[Tensor, "*sites d"]
+) -> Float[Tensor, "*sites"]:
+    """The share of ``region`` at world points by linear interpolation, 0 outside ``grid``."""
+    return linear(Image(region[None].double(), grid), points, outside=0.0)[0]
 
 
 @dataclass(frozen=True, eq=False)

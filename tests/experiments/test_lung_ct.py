@@ -15,7 +15,7 @@ from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.io import write_image
-from inrreg.io.dirlab import CASES, Entry
+from inrreg.io.dirlab_table import CASES, Entry
 from inrreg.objective.features import intensities
 from inrreg.presets import Preset
 from inrreg.stages.initial_translation import InitialTranslation

@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter
 
 from inrreg.core.errors import InputError
 from inrreg.io import dirlab
-from inrreg.io.dirlab import CASES, Entry, dirlab_cases, read_dirlab
+from inrreg.io.dirlab import dirlab_cases, read_dirlab
+from inrreg.io.dirlab_table import CASES, Entry
 
 SHAPE, SPACING, SHIFT, COUNT = (26, 26, 18), (1.2, 1.2, 2.5), np.array([1, -2, 3]), 40
 INITIAL_MM = float(np.linalg.norm(SHIFT * SPACING))
