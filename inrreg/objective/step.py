@@ -13,8 +13,8 @@ from inrreg.core.image import Image
 from inrreg.core.threads import lazy
 from inrreg.objective.features import Feature, intensities
 from inrreg.objective.samplers import Sites
-from inrreg.ops.grid_sample import inside_at, linear_at, sampler_coordinates
 from inrreg.ops.interpolation import GridToVoxelMap, interpolated, within
+from inrreg.ops.sampler import inside_at, linear_at, sampler_coordinates
 from inrreg.ops.sampling import inside, linear
 from inrreg.transforms import Linear, Transform, identity
 

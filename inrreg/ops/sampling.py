@@ -16,8 +16,8 @@ from torch import Tensor
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.ops.gathering import gathered, gathered_slopes, taken
-from inrreg.ops.grid_sample import inside_at, linear_at, sampler_coordinates
 from inrreg.ops.interpolation import GridToVoxelMap, interpolated, within
+from inrreg.ops.sampler import inside_at, linear_at, sampler_coordinates
 from inrreg.ops.separable import apply_along_axes, smoothing, spline_coefficients
 from inrreg.ops.spline_at_points import spline_slopes, spline_values
 

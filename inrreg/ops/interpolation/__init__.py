@@ -18,7 +18,7 @@ from torch import Tensor
 from inrreg.core.grid import Grid
 from inrreg.core.threads import lazy
 from inrreg.ops.dispatch import as_volume, components_in_three, in_three, operation
-from inrreg.ops.grid_sample import inside_at, linear_at, voxel_scale
+from inrreg.ops.sampler import inside_at, linear_at, voxel_scale
 
 Array = NDArray[Any]
 
@@ -80,7 +80,7 @@ class GridToVoxelMap:
     def sampler_coordinates(
         self, displacement: Float[Tensor, "*lattice d"], shape: Sequence[int]
     ) -> Float[Tensor, "*lattice d"]:
-        """Where the displaced sites lie in an image of ``shape``, as ``inrreg.ops.grid_sample``
+        """Where the displaced sites lie in an image of ``shape``, as ``inrreg.ops.sampler``
         counts.
         """
         d, scale = len(shape), voxel_scale(shape)

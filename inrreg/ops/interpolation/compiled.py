@@ -88,9 +88,10 @@ def interpolate_back(
     """``gradient`` ``[3, i, j, k]``: the derivative by the displacement of the sum of ``of_values``
     times the values that ``interpolate`` returns.
     """
-    flat, strides = image.reshape(len(image), -1), stride(image.shape[1:])
+    flat, (x, y, z) = image.reshape(len(image), -1), stride(image.shape[1:])
     voxels, fraction, below = buffers(displacement)
-    slope = np.empty_like(voxels)
+    slope, number = np.empty_like(voxels), displacement.dtype.type
+    n = np.uint64(of_values.shape[3])
     for i in range(np.uint64(first), np.uint64(stop)):
         for j in range(np.uint64(of_values.shape[2])):
             begin, end = np.uint64(parts[i, j, 0]), np.uint64(parts[i, j, 1])
@@ -99,62 +100,31 @@ def interpolate_back(
             for k in range(begin, end):
                 slope[0, k], slope[1, k], slope[2, k] = 0, 0, 0
             for channel in range(np.uint64(len(image))):
-                add_slopes(
-                    flat, channel, strides, below, fraction, of_values, i, j, begin, end, slope
-                )
+                for k in range(begin, end):
+                    at, factor = below[k], of_values[channel, i, j, k]
+                    s, t, r = fraction[0, k], fraction[1, k], fraction[2, k]
+                    a, b = flat[channel, at], flat[channel, at + y]
+                    c, d = flat[channel, at + x], flat[channel, at + x + y]
+                    a_z, b_z = flat[channel, at + z] - a, flat[channel, at + y + z] - b
+                    c_z, d_z = flat[channel, at + x + z] - c, flat[channel, at + x + y + z] - d
+                    a, b, c, d = a + r * a_z, b + r * b_z, c + r * c_z, d + r * d_z
+                    a_y, c_y = b - a, d - c
+                    a_z, c_z = a_z + t * (b_z - a_z), c_z + t * (d_z - c_z)
+                    slope[0, k] += factor * (c + t * c_y - a - t * a_y)
+                    slope[1, k] += factor * (a_y + s * (c_y - a_y))
+                    slope[2, k] += factor * (a_z + s * (c_z - a_z))
             hold(voxels, begin, end, image.shape[1:], slope)
-            by_components(slope, turn, begin, end, i, j, gradient)
-
-
-@compiled
-def add_slopes(
-    flat: Array,
-    channel: Index,
-    strides: tuple[Index, Index, Index],
-    below: Array,
-    fraction: Array,
-    of_values: Array,
-    i: Index,
-    j: Index,
-    begin: Index,
-    end: Index,
-    slope: Array,
-) -> None:
-    """Add to ``slope`` ``[3, k]`` the derivatives of one channel by the voxel position, times
-    ``of_values``, for a row of sites.
-    """
-    x, y, z = strides
-    for k in range(begin, end):
-        at, factor = below[k], of_values[channel, i, j, k]
-        s, t, r = fraction[0, k], fraction[1, k], fraction[2, k]
-        a, b = flat[channel, at], flat[channel, at + y]
-        c, d = flat[channel, at + x], flat[channel, at + x + y]
-        a_z, b_z = flat[channel, at + z] - a, flat[channel, at + y + z] - b
-        c_z, d_z = flat[channel, at + x + z] - c, flat[channel, at + x + y + z] - d
-        a, b, c, d = a + r * a_z, b + r * b_z, c + r * c_z, d + r * d_z
-        a_y, c_y, a_z, c_z = b - a, d - c, a_z + t * (b_z - a_z), c_z + t * (d_z - c_z)
-        slope[0, k] += factor * (c + t * c_y - a - t * a_y)
-        slope[1, k] += factor * (a_y + s * (c_y - a_y))
-        slope[2, k] += factor * (a_z + s * (c_z - a_z))
-
-
-@compiled
-def by_components(
-    slope: Array, turn: Array, begin: Index, end: Index, i: Index, j: Index, gradient: Array
-) -> None:
-    """A row of ``gradient``: the derivatives by the displacement, 0 outside the part."""
-    number, n = slope.dtype.type, np.uint64(gradient.shape[3])
-    for component in range(np.uint64(3)):
-        by_x, by_y = number(turn[component, 0]), number(turn[component, 1])
-        by_z = number(turn[component, 2])
-        for k in range(begin):
-            gradient[component, i, j, k] = 0
-        for k in range(begin, end):
-            gradient[component, i, j, k] = (
-                by_x * slope[0, k] + by_y * slope[1, k] + by_z * slope[2, k]
-            )
-        for k in range(end, n):
-            gradient[component, i, j, k] = 0
+            for component in range(np.uint64(3)):
+                by_x, by_y = number(turn[component, 0]), number(turn[component, 1])
+                by_z = number(turn[component, 2])
+                for k in range(begin):
+                    gradient[component, i, j, k] = 0
+                for k in range(begin, end):
+                    gradient[component, i, j, k] = (
+                        by_x * slope[0, k] + by_y * slope[1, k] + by_z * slope[2, k]
+                    )
+                for k in range(end, n):
+                    gradient[component, i, j, k] = 0
 
 
 @compiled
