@@ -14,7 +14,8 @@ from inrreg.core.threads import lazy
 from inrreg.objective.features import Feature, intensities
 from inrreg.objective.samplers import Sites
 from inrreg.ops.interpolation import GridToVoxelMap, interpolated, within
-from inrreg.ops.sampling import inside, inside_at, linear, linear_at, sampler_coordinates
+from inrreg.ops.sampler import inside_at, linear_at, sampler_coordinates
+from inrreg.ops.sampling import inside, linear
 from inrreg.transforms import Linear, Transform, identity
 
 
@@ -172,7 +173,7 @@ class Step:
             return within(
                 weight[0, 0], self.displacement[0].detach(), self.level.moving.grid.shape, placement
             )[None, None]
-        return weight * inside_at(self.level.moving.grid, self._coordinates.detach())[:, None]
+        return weight * inside_at(self.level.moving.grid.shape, self._coordinates.detach())[:, None]
 
     @lazy
     def jacobian(self) -> Float[Tensor, "b *lattice d d"]:
@@ -187,17 +188,15 @@ class Step:
     @property
     def _placement(self) -> GridToVoxelMap | None:
         """Where the sites of a grid lie in the moving image, in closed form where the start is
-        linear: for the cache of a CPU; a GPU is served better by torch.
+        linear.
         """
-        grid, start = (
-            self.sites.grid,
-            (identity(self.transform.ndim) if self.initial is None else self.initial),
-        )
-        if grid is None or not isinstance(start, Linear) or self.level.moving.device.type != "cpu":
+        grid = self.sites.grid
+        start = identity(self.transform.ndim) if self.initial is None else self.initial
+        if grid is None or not isinstance(start, Linear):
             return None
 
         def placed() -> GridToVoxelMap:
-            matrix = start.homogeneous().numpy()
+            matrix = start.homogeneous().cpu().numpy()
             return GridToVoxelMap.through(
                 grid,
                 self.level.moving.grid,

@@ -1,5 +1,4 @@
-"""Interpolation at world points: the only caller of torch's grid_sample, and the only place where
-its corner convention stands.
+"""Interpolation at world points.
 
 ``linear`` is the fast one (first derivatives only). ``smooth_linear`` and ``cubic`` go through
 explicit taps and can be differentiated as often as their polynomials allow. Points outside the
@@ -11,14 +10,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from inrreg.core.grid import Grid, affine_map
+from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.ops.gathering import gathered, gathered_slopes, taken
 from inrreg.ops.interpolation import GridToVoxelMap, interpolated, within
+from inrreg.ops.sampler import inside_at, linear_at, sampler_coordinates
 from inrreg.ops.separable import apply_along_axes, smoothing, spline_coefficients
 from inrreg.ops.spline_at_points import spline_slopes, spline_values
 
@@ -29,7 +28,7 @@ def inside(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sit
     """1 where a world point lies within the voxels of ``grid``, 0 outside: the validity weight of
     samples taken there. No gradient.
     """
-    return inside_at(grid, sampler_coordinates(grid, points.detach()))
+    return inside_at(grid.shape, sampler_coordinates(grid, points.detach()))
 
 
 def linear(
@@ -46,17 +45,17 @@ def on_grid(image: Image, grid: Grid) -> Image:
     """
     if image.grid.same_as(grid):
         return image
-    if image.device.type != "cpu" or image.data.requires_grad:
+    if image.data.requires_grad:
         return image.with_data(linear(image, grid.points(device=image.device), outside=0.0), grid)
-    still = torch.zeros(grid.ndim, *grid.shape).movedim(0, -1)
+    still = torch.zeros(grid.ndim, *grid.shape, device=image.device).movedim(0, -1)
     return image.with_data(by_rows(image, still, grid, still.new_zeros(image.channels, 1)), grid)
 
 
 def by_rows(
     image: Image, displacement: Float[Tensor, "*shape d"], grid: Grid, fill: Shaped[Tensor, "c 1"]
 ) -> Float[Tensor, "c *shape"]:
-    """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by compiled loops on a
-    CPU, with ``fill``, one a channel, beyond it.
+    """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, and beyond the image
+    ``fill``, one number a channel. Not differentiable by the image.
     """
     placement = GridToVoxelMap.unmoved(grid, image.grid)
     values = interpolated(image.data.to(displacement.dtype), displacement, placement)
@@ -66,56 +65,6 @@ def by_rows(
     for channel, value in zip(values, fill[:, 0], strict=True):
         channel.masked_fill_(outside, value)
     return values
-
-
-def sampler_coordinates(grid: Grid, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
-    """World points as grid_sample wants them, last axis first and -1 ...
-
-    1 from the first voxel centre to the last, in one affine map.
-
-    Where several images on one grid are sampled at the same points, this is done once for all.
-    """
-    scale = 2 / np.maximum(np.array(grid.shape) - 1, 1)
-    to_sampler = (scale[:, None] * np.linalg.inv(grid.matrix))[::-1]
-    return affine_map(points, to_sampler, grid.origin, -np.ones(grid.ndim))
-
-
-def linear_at(
-    data: Float[Tensor, "c *shape"], coordinates: Float[Tensor, "*sites d"]
-) -> Float[Tensor, "c *sites"]:
-    """Linear interpolation at sampler coordinates, border held.
-
-    On CPU the sites are spread over a batch, the axis that torch runs in parallel.
-    """
-    sites, d = coordinates.shape[:-1], coordinates.shape[-1]
-    flat = coordinates.reshape(-1, d)
-    count, batch = len(flat), torch.get_num_threads() if data.device.type == "cpu" else 1
-    rows = -(-count // batch)
-    flat = F.pad(flat, (0, 0, 0, rows * batch - count)).view(batch, rows, *[1] * (d - 1), d)
-    values = F.grid_sample(
-        data.to(coordinates.dtype).expand(batch, *data.shape),
-        flat,
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=True,
-    )
-    return (
-        values.reshape(batch, len(data), rows)
-        .transpose(0, 1)
-        .reshape(len(data), -1)[:, :count]
-        .reshape(len(data), *sites)
-    )
-
-
-def inside_at(grid: Grid, coordinates: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:
-    """What ``inside`` gives, at sampler coordinates."""
-    shape = np.array(grid.shape[::-1], dtype=float)
-    half_voxel = 1 / np.maximum(shape - 1, 1)
-    lower, upper = (
-        torch.tensor(bound, dtype=coordinates.dtype, device=coordinates.device)
-        for bound in (-1 - half_voxel, -1 + (2 * shape - 1) * half_voxel)
-    )
-    return ((coordinates >= lower) & (coordinates <= upper)).all(-1).to(coordinates.dtype)
 
 
 def nearest(

@@ -54,20 +54,19 @@ def warped(
     outside: float | None = None,
     method: Literal["linear", "cubic"] = "linear",
 ) -> AnyImage:
-    """What ``warp`` gives, by a map of which ``displacement`` is what ``displacement_on(grid)``
-    gave: mm, at every voxel of ``grid``.
+    """``warp`` by a ``displacement`` that is given at every voxel of ``grid``, mm, as
+    ``displacement_on(grid)`` returns it.
 
     Raises:
         InputError: an unknown ``method``.
     """
     fill = _fill(image, outside)
-    if method == "linear" and image.device.type == "cpu" and not isinstance(image, LabelImage):
-        return image.with_data(by_rows(image, displacement.cpu(), grid, fill), grid)
+    displacement = displacement.to(image.device)
+    if method == "linear" and not isinstance(image, LabelImage):
+        return image.with_data(by_rows(image, displacement, grid, fill), grid)
     sample = _sampler(image, method)
-    points, u = (
-        grid.points(device=image.device).reshape(-1, grid.ndim),
-        displacement.reshape(-1, grid.ndim).to(image.device),
-    )
+    points = grid.points(device=image.device).reshape(-1, grid.ndim)
+    u = displacement.reshape(-1, grid.ndim)
     parts = [
         _filled(sample, image.grid, x + part, fill)
         for x, part in zip(points.split(CHUNK), u.split(CHUNK), strict=True)
@@ -78,23 +77,16 @@ def warped(
 @torch.no_grad()
 def displaced(image: AnyImage, displacement: Float[Tensor, "*shape d"], grid: Grid) -> AnyImage:
     """``image`` at the voxels of ``grid`` moved by ``displacement``, mm, by linear interpolation,
-    its border held; on a CPU by the compiled loops that serve a step of a registration.
+    its border held.
     """
-    if image.device.type != "cpu":
-        return image.with_data(linear(image, grid.points(device=image.device) + displacement), grid)
-    return image.with_data(
-        interpolated(
-            image.data.to(displacement.dtype),
-            displacement,
-            GridToVoxelMap.unmoved(grid, image.grid),
-        ),
-        grid,
-    )
+    placement = GridToVoxelMap.unmoved(grid, image.grid)
+    data = interpolated(image.data.to(displacement.dtype), displacement, placement)
+    return image.with_data(data, grid)
 
 
 def _sampler(image: Image, method: str) -> Callable[[Tensor], Tensor]:
-    """World points -> values; what is needed once an image (spline coefficients) is made here, not
-    once a chunk.
+    """World points -> values; the spline coefficients are computed here, once an image and not once
+    a chunk.
     """
     if method not in ("linear", "cubic"):
         raise InputError(

@@ -1,6 +1,6 @@
 """The compiled form of ``inrreg.ops.spline_jacobian``, and its loops. One pass computes all entries
-of the Jacobian of a tensor product of banded bases on a grid of three axes, another the adjoint; the
-planes in between are small enough for the cache.
+of the Jacobian of a tensor product of banded bases on a grid of three axes, another the adjoint;
+the planes in between are small enough for the cache.
 
 ``value_a`` and ``slope_a`` below are the bands (first columns, weights) of the basis and of its
 derivative along axis a. The product along the last axis is done before: ``valued`` and ``sloped``

@@ -1,17 +1,22 @@
-"""Linear interpolation of an image at displaced sites, its derivative, and whether a site stays
-inside; ``inrreg.ops.interpolation`` says where the sites lie.
+"""The compiled forms of ``inrreg.ops.interpolation``, and their loops.
 
 Displacements are ``[3, i, j, k]``, images ``[c, x, y, z]``. A site lies at voxel start + i steps[0]
-+ j steps[1] + k steps[2] + u turn. ``parts`` ``[i, j, 2]`` holds begin and end of what is wanted of
-each row. A row is done in short loops that the compiler turns into vectors: where its sites lie, in
-which cells, what stands at the corners.
++ j steps[1] + k steps[2] + u turn. ``parts`` ``[i, j, 2]`` holds begin and end of the part of each
+row that is asked for. A row is done in short loops that the compiler turns into vectors: positions
+of its sites, their cells, the values at the corners.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from inrreg.ops.loops import Index, compiled
+from inrreg.ops.dispatch import in_three
+from inrreg.ops.interpolation import GridToVoxelMap, vectors, volumes
+from inrreg.ops.loops import Index, compiled, in_parallel
 
 Array = Any
 
@@ -80,16 +85,13 @@ def interpolate_back(
     of_values: Array,
     gradient: Array,
 ) -> None:
-    """``gradient`` ``[3, i, j, k]`` by the displacement of the sum of ``of_values`` times what
-    ``interpolate`` gives.
+    """``gradient`` ``[3, i, j, k]``: the derivative by the displacement of the sum of ``of_values``
+    times the values that ``interpolate`` returns.
     """
-    n, flat, (x, y, z) = (
-        np.uint64(of_values.shape[3]),
-        image.reshape(len(image), -1),
-        stride(image.shape[1:]),
-    )
+    flat, (x, y, z) = image.reshape(len(image), -1), stride(image.shape[1:])
     voxels, fraction, below = buffers(displacement)
     slope, number = np.empty_like(voxels), displacement.dtype.type
+    n = np.uint64(of_values.shape[3])
     for i in range(np.uint64(first), np.uint64(stop)):
         for j in range(np.uint64(of_values.shape[2])):
             begin, end = np.uint64(parts[i, j, 0]), np.uint64(parts[i, j, 1])
@@ -99,37 +101,22 @@ def interpolate_back(
                 slope[0, k], slope[1, k], slope[2, k] = 0, 0, 0
             for channel in range(np.uint64(len(image))):
                 for k in range(begin, end):
-                    at, s, t, r, factor = (
-                        below[k],
-                        fraction[0, k],
-                        fraction[1, k],
-                        fraction[2, k],
-                        of_values[channel, i, j, k],
-                    )
-                    a, b, c, d = (
-                        flat[channel, at],
-                        flat[channel, at + y],
-                        flat[channel, at + x],
-                        flat[channel, at + x + y],
-                    )
-                    a_z, b_z, c_z, d_z = (
-                        flat[channel, at + z] - a,
-                        flat[channel, at + y + z] - b,
-                        flat[channel, at + x + z] - c,
-                        flat[channel, at + x + y + z] - d,
-                    )
+                    at, factor = below[k], of_values[channel, i, j, k]
+                    s, t, r = fraction[0, k], fraction[1, k], fraction[2, k]
+                    a, b = flat[channel, at], flat[channel, at + y]
+                    c, d = flat[channel, at + x], flat[channel, at + x + y]
+                    a_z, b_z = flat[channel, at + z] - a, flat[channel, at + y + z] - b
+                    c_z, d_z = flat[channel, at + x + z] - c, flat[channel, at + x + y + z] - d
                     a, b, c, d = a + r * a_z, b + r * b_z, c + r * c_z, d + r * d_z
-                    a_y, c_y, a_z, c_z = b - a, d - c, a_z + t * (b_z - a_z), c_z + t * (d_z - c_z)
+                    a_y, c_y = b - a, d - c
+                    a_z, c_z = a_z + t * (b_z - a_z), c_z + t * (d_z - c_z)
                     slope[0, k] += factor * (c + t * c_y - a - t * a_y)
                     slope[1, k] += factor * (a_y + s * (c_y - a_y))
                     slope[2, k] += factor * (a_z + s * (c_z - a_z))
             hold(voxels, begin, end, image.shape[1:], slope)
             for component in range(np.uint64(3)):
-                by_x, by_y, by_z = (
-                    number(turn[component, 0]),
-                    number(turn[component, 1]),
-                    number(turn[component, 2]),
-                )
+                by_x, by_y = number(turn[component, 0]), number(turn[component, 1])
+                by_z = number(turn[component, 2])
                 for k in range(begin):
                     gradient[component, i, j, k] = 0
                 for k in range(begin, end):
@@ -184,8 +171,8 @@ def stay_inside(
 
 @compiled
 def buffers(displacement: Array) -> tuple[Array, Array, Array]:
-    """Room for where the sites of a row lie, how far above the samples below, and for the numbers
-    of these.
+    """Buffers for a row of sites: their voxel positions, the fractions above the samples below, and
+    the indices of these samples.
     """
     n = displacement.shape[3]
     return (
@@ -234,8 +221,8 @@ def locate(
     below: Array,
     fraction: Array,
 ) -> None:
-    """The number of the sample below each position in an image of ``shape`` whose border values are
-    held, and how far above it that lies, 0 to 1; a position that is no number stays none.
+    """The flat index of the sample below each position in an image of ``shape`` whose border values
+    are held, and the fraction above it, 0 to 1; the fraction of a position that is NaN is NaN.
     """
     number = voxels.dtype.type
     zero = number(0)
@@ -256,7 +243,7 @@ def locate(
 
 @compiled
 def stride(shape: tuple[int, int, int]) -> tuple[Index, Index, Index]:
-    """How far the next sample along each axis lies from one; none where there is no other."""
+    """Steps in the flat image to the next sample along each axis; 0 where there is only one."""
     return (
         np.uint64(shape[1] * shape[2] * (shape[0] > 1)),
         np.uint64(shape[2] * (shape[1] > 1)),
@@ -277,3 +264,79 @@ def hold(
             slope[along, k] = (
                 zero if (voxels[along, k] <= zero) | (voxels[along, k] >= last) else slope[along, k]
             )
+
+
+def interpolated(
+    data: Float[Tensor, "c *shape"],
+    displacement: Float[Tensor, "*lattice d"],
+    placement: GridToVoxelMap,
+) -> Float[Tensor, "c *lattice"]:
+    """See ``inrreg.ops.interpolation.interpolated``."""
+    dtype = torch.promote_types(displacement.dtype, data.dtype)
+    return _Interpolation.apply(
+        displacement.movedim(-1, 0).to(dtype), data.detach().to(dtype), placement
+    )
+
+
+class _Interpolation(torch.autograd.Function):
+    """Values of the image, and their derivative by the displacement, per mm."""
+
+    @staticmethod
+    def forward(ctx: Any, displacement: Tensor, data: Tensor, placement: GridToVoxelMap) -> Tensor:
+        ctx.save_for_backward(displacement, data)
+        ctx.placement = placement
+        parts, *where = placement.arrays
+        values = displacement.new_empty(len(data), *displacement.shape[1:])
+        in_parallel(
+            interpolate,
+            len(parts),
+            vectors(displacement),
+            parts,
+            volumes(data),
+            *where,
+            volumes(values),
+        )
+        return values
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        displacement, data = ctx.saved_tensors
+        parts, *where = ctx.placement.arrays
+        of_values = volumes(gradient)
+        result = np.empty((3, *of_values.shape[1:]), of_values.dtype)
+        in_parallel(
+            interpolate_back,
+            len(parts),
+            vectors(displacement),
+            parts,
+            volumes(data),
+            *where,
+            of_values,
+            result,
+        )
+        of_components = result if len(displacement) == 3 else result[::2, :, 0]
+        return torch.from_numpy(of_components), None, None
+
+
+@torch.no_grad()
+def within(
+    weight: Float[Tensor, "*lattice"],
+    displacement: Float[Tensor, "*lattice d"],
+    shape: Sequence[int],
+    placement: GridToVoxelMap,
+) -> Float[Tensor, "*lattice"]:
+    """See ``inrreg.ops.interpolation.within``."""
+    parts, *where = placement.arrays
+    left = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    in_parallel(
+        stay_inside,
+        len(parts),
+        vectors(displacement.movedim(-1, 0)),
+        parts,
+        np.array(in_three(shape, len(shape), 1)),
+        *where,
+        volumes(weight[None])[0],
+        volumes(left[None])[0],
+    )
+    return left
