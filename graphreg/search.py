@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from graphreg.confidence import keypoint_confidence, present
 from graphreg.cost_volume import cost_volume
 from graphreg.graph import GraphBuilder, SpanningTree
 from graphreg.inference import (
@@ -69,9 +70,10 @@ class Matches:
     """Where the keypoints went: ``displacements`` in mm beside ``keypoints``, both in the fixed
     world.
 
-    ``confidence`` is in 0 ... 1; ``entropy`` that of the marginal over the log of the number of
-    labels; ``disagreement`` how far the ways there and back lead apart, mm (0 where only one way
-    was gone); ``cost`` the mean cost of what was chosen.
+    ``confidence`` is in 0 ... 1, see ``graphreg.confidence``; ``entropy`` that of the marginal
+    over the log of the number of labels; ``disagreement`` the distance between the displacements
+    of the forward and the backward search, mm (0 without a backward search); ``cost`` the mean
+    cost of the chosen labels.
     """
 
     keypoints: Float[Tensor, "n d"]
@@ -138,27 +140,28 @@ class Search:
             found.fixed.grid.direction.T, dtype=keypoints.dtype, device=keypoints.device
         )
         marginals = self._agreed(costs, found.frame.fixed, keypoints, labels)
-        there = sub_label_argmin(marginals, labels)
+        forward = sub_label_argmin(marginals, labels)
         disagreement = torch.zeros(len(keypoints), device=keypoints.device)
         if self.symmetric:
-            points = keypoints + there @ turn
+            points = keypoints + forward @ turn
             costs_back = cost_volume(
                 found.moving, found.fixed, points, labels, self.patch_radius, memory_mb
             )
             del found  # the features are as large as several volumes, and have served
-            back = _turned_round(self._agreed(costs_back, moving, points, labels))
+            backward = _turned_round(self._agreed(costs_back, moving, points, labels))
             del costs_back
-            disagreement = (sub_label_argmin(back, labels) - there).norm(dim=1)
-            marginals = (marginals + back).div_(2)
-            del back
+            disagreement = (sub_label_argmin(backward, labels) - forward).norm(dim=1)
+            marginals = (marginals + backward).div_(2)
+            del backward
         displacements = sub_label_argmin(marginals, labels) @ turn
         uncertainty = torch.cat(
             [entropy(probabilities(part, self.temperature)) for part in marginals.split(_AT_ONCE)]
         )
-        confidence = (
-            (1 - uncertainty)
-            / (1 + (disagreement / float(np.mean(labels.step_mm))) ** 2)
-            * present(pair.moving_lesion, keypoints + displacements, initial)
+        confidence = keypoint_confidence(
+            uncertainty,
+            disagreement,
+            float(np.mean(labels.step_mm)),
+            present(pair.moving_lesion, keypoints + displacements, initial),
         )
         chosen = costs.flatten(1).gather(1, marginals.flatten(1).argmin(1, keepdim=True))
         return Matches(
@@ -238,17 +241,3 @@ def _turned_round(marginals: Float[Tensor, "n *labels"]) -> Float[Tensor, "n *la
     label d here is -d there.
     """
     return marginals.flip(list(range(1, marginals.ndim)))
-
-
-@torch.no_grad()
-def present(
-    lesion: Image | None, points: Float[Tensor, "n d"], initial: Transform | None
-) -> Float[Tensor, " n"]:
-    """0 where ``initial`` maps fixed ``points`` into a ``lesion`` of the moving image (1 means "has
-    no counterpart"), for what was found there is no match; 1 elsewhere.
-    """
-    if lesion is None:
-        return torch.ones(len(points), device=points.device)
-    return 1 - linear(lesion, points if initial is None else initial(points), outside=0.0)[0].clamp(
-        0, 1
-    )

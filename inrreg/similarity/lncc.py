@@ -14,8 +14,9 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.objective.features import Feature, intensities
 from inrreg.objective.step import Step
+from inrreg.ops.channel_sums import channel_sums
 from inrreg.ops.separable import box_sum
-from inrreg.similarity.local import channel_sums, correlation_sum, fixed_side
+from inrreg.similarity.local import correlation_sum, fixed_side
 
 LEAST_FLATNESS = 1e-3
 

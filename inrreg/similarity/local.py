@@ -228,28 +228,6 @@ class InLoops:
             yield b, c, self._needed[b]
 
 
-def channel_sums(
-    values: Float[Tensor, "b c *lattice"], weight: Float[Tensor, "b 1 *lattice"]
-) -> Float[Tensor, "c 3"]:
-    """Sums of the weight, of weight times value and of weight times value squared of each channel,
-    in double precision. No gradient.
-    """
-    if values.device.type != "cpu":
-        terms = (
-            weight.double()
-            * torch.stack([torch.ones_like(values), values, values.square()]).double()
-        )
-        return terms.transpose(0, 2).flatten(3).sum((1, 3))
-    from inrreg.ops.loops import in_parallel
-    from inrreg.ops.loops.correlation import weighted_sums
-
-    images, weights = members(values), members(weight)
-    sums = np.zeros((*images.shape[:3], 3))
-    for b, c in np.ndindex(images.shape[:2]):
-        in_parallel(weighted_sums, images.shape[2], images[b, c], weights[b, 0], sums[b, c])
-    return torch.from_numpy(sums.sum((0, 2))).to(values.device)
-
-
 def stale(seen: Tensor | None, weight: Tensor) -> bool:
     """Whether the moments that were measured under the weight ``seen`` do not hold for
     ``weight``.

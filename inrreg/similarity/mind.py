@@ -19,6 +19,7 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
 from inrreg.ops.blur import blurred_differences
+from inrreg.ops.descriptors import negate_ratio, subtract_least
 
 _VARIANCE_RANGE = 1e-3, 1e3
 """Of its mean over the image: how far the local variance may be from it."""
@@ -58,7 +59,7 @@ class MindSSC:
     of neighbours at a right angle, 12 in 3-D and 4 in 2-D.
 
     As ``Mind``, but D compares the patches around two neighbours of the voxel, so that the voxel
-    itself, which may be noisy, has no special say.
+    itself, which may be noisy, has no special weight.
     """
 
     offset_mm: float = 2.0
@@ -74,44 +75,24 @@ class MindSSC:
         return descriptor(image, pairs, self.offset_mm, self.sigma_mm)
 
 
+@torch.no_grad()
 def descriptor(
     image: Image, pairs: Sequence[tuple[Offset, Offset]], offset_mm: float, sigma_mm: float
 ) -> Image:
     """exp(-D / V), largest channel scaled to 1, with D the patch difference for each pair of
-    neighbours; of several channels of ``image`` the sum counts.
+    neighbours; of several channels of ``image`` the sum counts. No gradient.
     """
     needed = sorted({offset for pair in pairs for offset in pair})
     views = torch.stack([_shifted(image, offset, offset_mm) for offset in needed])
     places = [(needed.index(a), needed.index(b)) for a, b in pairs]
     distance = blurred_differences(views, places, image.grid, sigma_mm)
-    if image.device.type == "cpu":
-        return image.with_data(_compiled(distance))
-    distance = distance.clamp_(min=0)
-    distance -= distance.amin(0, keepdim=True)
-    return image.with_data(
-        distance.div_(_within_range(distance.mean(0, keepdim=True))).neg_().exp_()
-    )
-
-
-def _compiled(distance: Float[Tensor, "pairs *shape"]) -> Float[Tensor, "pairs *shape"]:
-    """The same of distances, in compiled loops."""
-    from inrreg.ops.loops import in_parallel
-    from inrreg.ops.loops.descriptors import above_least, negative_share
-
-    variance = distance.new_empty(distance.shape[1:])
-    layers = distance.view(len(distance), len(variance), -1).numpy()
-    in_parallel(above_least, len(variance), layers, variance.view(len(variance), -1).numpy())
-    in_parallel(
-        negative_share,
-        len(variance),
-        layers,
-        _within_range(variance).view(len(variance), -1).numpy(),
-    )
-    return distance.exp_()
+    variance = subtract_least(distance)
+    negate_ratio(distance, _within_range(variance))
+    return image.with_data(distance.exp_())
 
 
 def _within_range(variance: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Changed in place: no further from its mean over the image than is believed."""
+    """The variance, limited in place to ``_VARIANCE_RANGE`` of its mean over the image."""
     typical = float(variance.mean())
     return variance.clamp_(
         min=max(_VARIANCE_RANGE[0] * typical, 1e-30), max=max(_VARIANCE_RANGE[1] * typical, 1e-30)

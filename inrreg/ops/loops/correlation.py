@@ -117,25 +117,6 @@ def differentiate(
 
 
 @compiled
-def weighted_sums(first: int, stop: int, values: Array, weight: Array, totals: Array) -> None:
-    """``totals[i]`` are the sums of the weight, of weight times value and of weight times value
-    squared over planes ``first`` to ``stop``.
-    """
-    for i in range(first, stop):
-        weights, first_moment, second_moment = 0.0, 0.0, 0.0
-        for j in range(values.shape[1]):
-            w, v = weight[i, j], values[i, j]
-            for k in range(w.size):
-                product = np.float64(w[k]) * v[k]
-                weights, first_moment, second_moment = (
-                    weights + w[k],
-                    first_moment + product,
-                    second_moment + product * v[k],
-                )
-        totals[i, 0], totals[i, 1], totals[i, 2] = weights, first_moment, second_moment
-
-
-@compiled
 def buffers(image: Array, radii: Array) -> tuple[Array, Array, Array, Array]:
     """Room for three products in a plane, for sums along its rows, for three rows of sums, and for
     three rings of planes.
