@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 def shrinking_searches(
     range_mm: Lengths = 40.0, keypoints: tuple[int, int] = (2000, 2500)
 ) -> tuple[Search, ...]:
-    """A search over ``range_mm`` (one number, or along x, y, z) in steps of 4 mm, then one over 12 mm
-    in steps of 2 mm, at corners and at points that fill the gaps. The search with more labels
+    """A search over ``range_mm`` (one number, or along x, y, z) in steps of 4 mm, then one over 12
+    mm in steps of 2 mm, at corners and at points that fill the gaps. The search with more labels
     couples neighbours more strongly.
     """
     first, second = (

@@ -92,8 +92,8 @@ def identity(ndim: int) -> Translation:
 
 
 class Rigid(Linear):
-    """T(x) = R (x - c) + c + t with R = exp of the skew matrix of ``rotation_vector`` / radius (an angle in
-    2-D, an axis times angle in 3-D).
+    """T(x) = R (x - c) + c + t with R = exp of the skew matrix of ``rotation_vector`` / radius (an
+    angle in 2-D, an axis times angle in 3-D).
     """
 
     def __init__(self, center: ArrayLike, radius: float) -> None:
