@@ -40,8 +40,8 @@ class KeepIfImproved:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> StageResult:
-        """The result of the stage, or ``initial`` again: ``kept`` tells which of them it is. The notes
-        hold the similarity before and after.
+        """The result of the stage, or ``initial`` again: ``kept`` tells which of them it is. The
+        notes hold the similarity before and after.
         """
         result = self.stage.run(pair, initial, seed=seed, progress=progress)
         level = self.stage.level(pair, self.stage.scales[-1].spacing_mm)
