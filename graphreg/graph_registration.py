@@ -1,8 +1,8 @@
-"""Discrete registration: searches of shrinking range, each from what the one before found,
-composed.
+"""Discrete registration: searches of decreasing range, each starting from the result of the one
+before; their results are composed.
 
-Motion as large as the range of the first search is found, whatever lies between: no gradient is
-followed.
+No gradient is followed, so motion up to the range of the first search is found without a smooth
+path of decreasing cost.
 """
 
 import logging
@@ -37,8 +37,9 @@ log = logging.getLogger(__name__)
 def shrinking_searches(
     range_mm: Lengths = 40.0, keypoints: tuple[int, int] = (2000, 2500)
 ) -> tuple[Search, ...]:
-    """``range_mm`` (one, or along x, y, z) in steps of 4, then 12 in steps of 2, at what stands out
-    and between; neighbours are held together the more the more labels there are to go astray among.
+    """A search over ``range_mm`` (one number, or along x, y, z) in steps of 4 mm, then one over 12
+    mm in steps of 2 mm, at corners and at points that fill the gaps. The search with more labels
+    couples neighbours more strongly.
     """
     first, second = (
         FilledKeypoints(Foerstner(count, spacing_mm), count)
@@ -51,12 +52,12 @@ def shrinking_searches(
 
 @dataclass(frozen=True)
 class GraphRegistration:
-    """Runs ``searches`` one after the other, each on the moving image warped by what was found
-    before; a ``Stage``.
+    """Runs ``searches`` one after the other, each on the moving image warped by the result so far;
+    a ``Stage``.
 
-    After each, ``densifier`` draws a spline on a lattice of ``lattice_mm`` through the keypoints,
-    each trusted by its confidence, and less where the spline leaves it by more than ``outlier_mm``.
-    No cost volume takes more than ``memory_mb``.
+    After each search ``densifier`` fits a spline on a lattice of ``lattice_mm`` to the keypoints,
+    weighted by their confidence, and by less where the residual is above ``outlier_mm``. No cost
+    volume takes more than ``memory_mb``.
     """
 
     searches: tuple[Search, ...] = field(default_factory=shrinking_searches)
@@ -91,32 +92,19 @@ class GraphRegistration:
             search.labels.facing(pair.fixed.grid).check_within(pair.fixed.grid)
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
         start = frozen_start(initial, pair.fixed.device)
-        total, found, history, rounds = start, None, list[Record](), list[dict[str, float]]()
+        total = start
+        found: BSpline | None = None
+        history = list[Record]()
+        summaries = list[dict[str, float]]()
         for search in self.searches:
             matches = search.run(pair, total, generator, self.memory_mb)
             correspondences = _correspondences(matches, total)
             residual = self._dense(matches, pair.fixed.grid)
             found = residual if found is None else merged(residual, found)
             total = composed(found, start)
-            rounds.append(matches.summary())
-            history.append(
-                Record(
-                    self.name,
-                    float(np.max(search.labels.step_mm)),
-                    0,
-                    1,
-                    matches.cost,
-                    {"data": matches.cost},
-                )
-            )
-            log.info(
-                "%s: %d keypoints, range %s mm: moved by %.2f mm, confidence %.2f",
-                self.name,
-                len(matches.keypoints),
-                search.labels.range_mm,
-                rounds[-1]["mean_displacement_mm"],
-                rounds[-1]["mean_confidence"],
-            )
+            summaries.append(matches.summary())
+            history.append(self._record(search, matches))
+            self._log(search, summaries[-1], len(matches.keypoints))
             if progress is not None:
                 progress(history[-1])
         assert total is not None
@@ -126,8 +114,23 @@ class GraphRegistration:
             Outcome.CONVERGED,
             watch.seconds,
             history,
-            {"searches": rounds},
+            {"searches": summaries},
             correspondences,
+        )
+
+    def _record(self, search: Search, matches: Matches) -> Record:
+        """A search as one iteration, its step between labels as the level."""
+        step_mm = float(np.max(search.labels.step_mm))
+        return Record(self.name, step_mm, 0, 1, matches.cost, {"data": matches.cost})
+
+    def _log(self, search: Search, summary: dict[str, float], n_keypoints: int) -> None:
+        log.info(
+            "%s: %d keypoints, range %s mm: moved by %.2f mm, confidence %.2f",
+            self.name,
+            n_keypoints,
+            search.labels.range_mm,
+            summary["mean_displacement_mm"],
+            summary["mean_confidence"],
         )
 
     def _dense(self, matches: Matches, grid: Grid) -> BSpline:

@@ -82,23 +82,21 @@ class EdgeConvolution(nn.Module):
         """One round of messages."""
         views = self.other(x)
         flat = views.flatten(1)
-        heard = flat.gather(0, _loudest(flat.detach(), neighbours)).reshape(views.shape)
-        return x + self.out(F.leaky_relu(normalised(self.own(x) + heard - views), 0.1))
+        largest = flat.gather(0, _argmax(flat.detach(), neighbours)).reshape(views.shape)
+        return x + self.out(F.leaky_relu(normalised(self.own(x) + largest - views), 0.1))
 
 
-def _loudest(values: Float[Tensor, "n m"], neighbours: Int[Tensor, "n k"]) -> Int[Tensor, "n m"]:
-    """Of whom each value is the largest among a node and its neighbours: a running maximum, several
+def _argmax(values: Float[Tensor, "n m"], neighbours: Int[Tensor, "n k"]) -> Int[Tensor, "n m"]:
+    """The node of the largest value among a node and its neighbours, as a running maximum: several
     times cheaper than the derivative of a maximum.
     """
-    best, whose = (
-        values,
-        torch.arange(len(values), device=values.device)[:, None].expand(values.shape),
-    )
+    best = values
+    node = torch.arange(len(values), device=values.device)[:, None].expand(values.shape)
     for column in neighbours.T:
         other = values.index_select(0, column)
-        whose = torch.where(other > best, column[:, None], whose)
+        node = torch.where(other > best, column[:, None], node)
         best = torch.maximum(best, other)
-    return whose
+    return node
 
 
 def neighbour_table(graph: Graph) -> Int[Tensor, "n k"]:
@@ -153,13 +151,13 @@ class GraphRegNet(nn.Module):
         graph, marginals = graph.to(costs.device), costs
         neighbours = neighbour_table(graph)
         for strength in self.draw:
-            correction = self._correction(marginals, neighbours) + 10 * strength * self._apart(
-                marginals, graph
-            )
+            correction = self._correction(
+                marginals, neighbours
+            ) + 10 * strength * self._squared_distance(marginals, graph)
             marginals = marginals + self.architecture.unit * correction
         return marginals
 
-    def _apart(
+    def _squared_distance(
         self, marginals: Float[Tensor, "n *labels"], graph: Graph
     ) -> Float[Tensor, "n *labels"]:
         """|d - mean|^2 in squared steps: how far each label is from the mean displacement of the

@@ -190,7 +190,7 @@ def _inverse(grid: Grid, generator: torch.Generator) -> Transform:
 
 TRANSFORMS: dict[str, Callable[[Grid, torch.Generator], Transform]] = {
     "translation": _translation,
-    "rigid": _linear("rigid", ("turn", "shift")),
+    "rigid": _linear("rigid", ("rotation_vector", "shift")),
     "affine": _linear("affine", ("gradient", "shift")),
     "bspline": _bspline,
     "linear field": _dense("linear"),

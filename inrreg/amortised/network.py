@@ -58,7 +58,7 @@ class AmortisedNePhi(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "2 *size"]) -> Codes:
-        """The codes of a pair ``seen`` on its cube."""
+        """The codes of a pair from its ``encoder_input``."""
         whole, local = self.encoder(images)
         return Codes(self.decoders.whole + whole, self.decoders.local + local)
 
@@ -85,7 +85,7 @@ class AmortisedNePhi(nn.Module):
                 f" {pair.fixed.grid.ndim}-D; train one on pairs like it"
             )
         cube = Cube.around(pair.fixed.grid)
-        codes = self(seen(pair, initial, cube, self.encoder.size).to(self.decoders.whole))
+        codes = self(encoder_input(pair, initial, cube, self.encoder.size).to(self.decoders.whole))
         decoders = copy.deepcopy(self.decoders).requires_grad_(True)
         decoders.whole.copy_(codes.whole)
         decoders.local.copy_(codes.local)
@@ -104,7 +104,7 @@ class AmortisedNePhi(nn.Module):
 
 
 @torch.no_grad()
-def seen(
+def encoder_input(
     pair: ImagePair, initial: Transform | None, cube: Cube, size: int
 ) -> Float[Tensor, "2 *size"]:
     """The fixed image on ``size`` points along each world axis of ``cube``, and the moving one

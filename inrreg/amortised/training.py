@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inrreg.amortised.network import AmortisedNePhi, seen
+from inrreg.amortised.network import AmortisedNePhi, encoder_input
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Cube
 from inrreg.core.image_pair import ImagePair
@@ -25,7 +25,7 @@ from inrreg.transforms import NeuralModel, Transform
 from inrreg.transforms.composite import frozen_start
 from inrreg.transforms.description import described
 
-TAUGHT_BY = (
+TRAINING_FIELDS = (
     "similarities",
     "penalties",
     "sampler",
@@ -33,7 +33,7 @@ TAUGHT_BY = (
     "mask_margin_mm",
     "use_moving_mask",
 )
-"""What of a registration has a say in training."""
+"""The fields of a registration that influence training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def train(
     network = untrained(registration, pairs[0].fixed.grid.ndim if pairs else 3, settings, seed).to(
         device
     )
-    examples, judges = (
+    examples, held_out_examples = (
         _examples(each, starts, network, registration, settings, device)
         for each, starts in ((pairs, initial), (held_out, held_out_initial))
     )
@@ -118,7 +118,7 @@ def train(
         network,
         registration,
         settings,
-        held_out=judges,
+        held_out=held_out_examples,
         seed=seed,
         checkpoint=checkpoint,
         resume=resume,
@@ -147,7 +147,7 @@ def train_on(
     def loss(example: Example, generator: torch.Generator) -> Float[Tensor, ""]:
         return training_loss(network, example, registration, settings.prior, generator)
 
-    taught_by = {name: described(getattr(registration, name)) for name in TAUGHT_BY}
+    training_fields = {name: described(getattr(registration, name)) for name in TRAINING_FIELDS}
     run = Run(
         network,
         settings.rate,
@@ -155,7 +155,7 @@ def train_on(
         {
             "training": asdict(settings),
             "architecture": network.architecture(),
-            "registration": taught_by,
+            "registration": training_fields,
         },
     )
     run.fit(
@@ -205,7 +205,7 @@ def example(
     cube = Cube.around(pair.fixed.grid)
     start = frozen_start(initial, pair.fixed.device)
     return Example(
-        seen(pair, start, cube, network.encoder.size),
+        encoder_input(pair, start, cube, network.encoder.size),
         cube,
         registration.level(pair, spacing_mm),
         start,

@@ -13,7 +13,8 @@ from inrreg.metamorphosis.fit import (
     metamorphosis,
     weighted_metamorphosis,
 )
-from inrreg.metamorphosis.non_correspondence import GivenMask, LearnedMask, NonCorrespondence
+from inrreg.metamorphosis.mask_rules import GivenMask, LearnedMask
+from inrreg.metamorphosis.non_correspondence import NonCorrespondence
 from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel
 from inrreg.metamorphosis.shooting import Hamiltonian, Shooting, State, recomputed, stored
 from inrreg.metamorphosis.velocity_kernels import Gaussian, Kernel, MultiScale

@@ -1,6 +1,4 @@
-"""Both images on one grid under the present maps: what a detector of non-correspondence looks
-at.
-"""
+"""Both images on one grid under the present maps: the input of a detector of non-correspondence."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,62 +27,65 @@ window.
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """``fixed`` and ``warped`` on one grid, of equal channels; ``weight`` (1 = use) is the fixed
-    mask, without one where either image shows something; the maps ``there`` and ``back``.
+    """``fixed`` and ``warped`` on one grid, of equal channels, under the maps ``forward`` (fixed ->
+    moving) and ``backward`` (moving -> fixed).
 
-    ``lesion`` is what is known before: 1 where a lesion mask of the fixed image, or that of the
-    moving image carried over, says "has no counterpart".
+    ``weight`` (1 = use) is the fixed mask; without a fixed mask it is 1 where either image shows
+    tissue. ``lesion`` is 1 where the lesion mask of the fixed image, or the warped one of the
+    moving image, is 1 ("has no counterpart").
     """
 
     fixed: Image
     warped: Image
     weight: Image
-    there: Transform
-    back: Transform | None = None
+    forward: Transform
+    backward: Transform | None = None
     lesion: Float[Tensor, "1 *shape"] | None = None
 
     @lazy
     def inconsistency(self) -> Float[Tensor, "1 *shape"]:
-        """|back(there(x)) - x| at every voxel, mm.
+        """|backward(forward(x)) - x| at every voxel, mm.
 
         Raises:
-            InputError: there is no way back.
+            InputError: there is no backward map.
         """
-        if self.back is None:
+        if self.backward is None:
             raise InputError(
-                "a view without a way back has no inconsistency; give align() the map from moving"
-                " to fixed"
+                "a view without a backward map has no inconsistency; give align() the map from"
+                " moving to fixed"
             )
         points = self.fixed.grid.points(device=self.fixed.device)
-        moved = points + self.there.displacement_on(self.fixed.grid)
-        return (self.back(moved) - points).norm(dim=-1)[None]
+        moved = points + self.forward.displacement_on(self.fixed.grid)
+        return (self.backward(moved) - points).norm(dim=-1)[None]
 
     @lazy
     def determinant(self) -> Float[Tensor, "1 *shape"]:
-        """det J of ``there`` at every voxel."""
-        return determinant(self.there.jacobian_on(self.fixed.grid))[None]
+        """det J of ``forward`` at every voxel."""
+        return determinant(self.forward.jacobian_on(self.fixed.grid))[None]
 
 
 class Detector(Protocol):
     """Finds what has no counterpart."""
 
-    def __call__(self, seen: Aligned) -> Image:
+    def __call__(self, view: Aligned) -> Image:
         """The soft mask in 0 ...
 
-        1 on the grid of ``seen``; ``non_correspondence == 1`` means "has no counterpart".
+        1 on the grid of ``view``; ``non_correspondence == 1`` means "has no counterpart".
         """
         ...
 
 
 def binarise_above_half(mask: Image) -> Image:
-    """``mask`` with 1 where it is above 0.5: what is likelier gone than not is to be left out
-    wholly, for the rest of its weight would still pull.
+    """``mask`` with 1 where it is above 0.5: a voxel that probably has no counterpart is left out
+    wholly, because any remaining weight would still pull.
     """
     return mask.with_data(torch.where(mask.data > 0.5, 1.0, mask.data))
 
 
 @torch.no_grad()
-def align(pair: ImagePair, there: Transform, back: Transform | None, spacing_mm: float) -> Aligned:
+def align(
+    pair: ImagePair, forward: Transform, backward: Transform | None, spacing_mm: float
+) -> Aligned:
     """The view of ``pair`` at ``spacing_mm``, cropped to the fixed mask; the images must be scaled
     to 0 ... 1.
     """
@@ -93,20 +94,20 @@ def align(pair: ImagePair, there: Transform, back: Transform | None, spacing_mm:
         box = bounding_box(mask, 4 * spacing_mm)
         fixed, mask = cropped(fixed, *box), cropped(mask, *box)
     fixed, mask, moving = (pyramid_level(image, spacing_mm) for image in (fixed, mask, pair.moving))
-    mapped = fixed.grid.points(device=fixed.device) + there.displacement_on(fixed.grid)
+    mapped = fixed.grid.points(device=fixed.device) + forward.displacement_on(fixed.grid)
     warped = moving.with_data(linear(moving, mapped), fixed.grid)
     weight = mask.data * inside(moving.grid, mapped)[None]
     if pair.fixed_mask is None:
         weight = weight * _visible(fixed, warped)
     return Aligned(
-        fixed, warped, mask.with_data(weight), there, back, _lesion(pair, fixed.grid, mapped)
+        fixed, warped, mask.with_data(weight), forward, backward, _lesion(pair, fixed.grid, mapped)
     )
 
 
 def _lesion(
     pair: ImagePair, grid: Grid, mapped: Float[Tensor, "*shape d"]
 ) -> Float[Tensor, "1 *shape"] | None:
-    """The lesion masks of both images, where ``grid`` sees them."""
+    """The lesion masks of both images, sampled on ``grid``."""
     at_home = (
         []
         if pair.fixed_lesion is None

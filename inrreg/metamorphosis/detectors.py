@@ -46,26 +46,26 @@ class LiWyatt:
     least: float = 0.03
 
     @torch.no_grad()
-    def __call__(self, seen: Aligned) -> Image:
+    def __call__(self, view: Aligned) -> Image:
         """See ``Detector``."""
-        weight, grid = seen.weight.data, seen.fixed.grid
-        flat = self._flatness(seen)
+        weight, grid = view.weight.data, view.fixed.grid
+        flat = self._flatness(view)
         masks = []
         for fixed, warped, low_gradient in zip(
-            seen.fixed.data.split(1), seen.warped.data.split(1), flat.split(1), strict=True
+            view.fixed.data.split(1), view.warped.data.split(1), flat.split(1), strict=True
         ):
             score = residual(fixed, warped, weight, grid, self.window_mm).abs() * low_gradient
             masks.append(soft(score, robust_threshold(score, weight, self.deviations, self.least)))
-        return _mask(torch.cat(masks).amax(0, keepdim=True), seen)
+        return _mask(torch.cat(masks).amax(0, keepdim=True), view)
 
-    def _flatness(self, seen: Aligned) -> Float[Tensor, "c *shape"]:
+    def _flatness(self, view: Aligned) -> Float[Tensor, "c *shape"]:
         """1 where the fixed image has no gradient, 1/2 where it is K."""
-        blurred = seen.fixed.with_data(
-            apply_along_axes(seen.fixed.data, smoothing(seen.fixed.grid, self.smoothing_mm))
+        blurred = view.fixed.with_data(
+            apply_along_axes(view.fixed.data, smoothing(view.fixed.grid, self.smoothing_mm))
         )
         gradients = GradientMagnitude()(blurred).data
         steep = [
-            _quantile(gradient[seen.weight.data > 0], STEEP) for gradient in gradients.split(1)
+            _quantile(gradient[view.weight.data > 0], STEEP) for gradient in gradients.split(1)
         ]
         return torch.cat(
             [
@@ -88,45 +88,47 @@ class JacobianAnomaly:
     least: float = 0.1
 
     @torch.no_grad()
-    def __call__(self, seen: Aligned) -> Image:
+    def __call__(self, view: Aligned) -> Image:
         """See ``Detector``."""
-        score = seen.determinant.clamp(min=FOLDED).log().abs()
+        score = view.determinant.clamp(min=FOLDED).log().abs()
         return _mask(
-            soft(score, robust_threshold(score, seen.weight.data, self.deviations, self.least)),
-            seen,
+            soft(score, robust_threshold(score, view.weight.data, self.deviations, self.least)),
+            view,
         )
 
 
 @dataclass(frozen=True)
 class ForwardBackward:
-    """DIRAC's rule (Mok and Chung, MICCAI 2022): where the way there and back, smoothed by two box
-    filters, misses by more than the mean over the foreground plus ``margin_mm``.
+    """DIRAC's rule (Mok and Chung, MICCAI 2022): where the disagreement of the forward and the
+    backward map, smoothed by two box filters, exceeds its mean over the foreground by
+    ``margin_mm``.
 
     The original adds 0.015 of half the field of view, 1.8 mm along the 240 mm of its images, and
     its filters are 5 voxels wide, of 1.5 mm. Here both are in mm, a window has three voxels or
-    more, and what lies outside ``seen.weight`` takes no part in it. The mean is that before
+    more, and what lies outside ``view.weight`` takes no part in it. The mean is that before
     smoothing, as there.
 
     Raises:
-        InputError: when called on a view without a way back.
+        InputError: when called on a view without a backward map.
     """
 
     margin_mm: float = 1.8
     window_mm: float = 7.5
 
     @torch.no_grad()
-    def __call__(self, seen: Aligned) -> Image:
+    def __call__(self, view: Aligned) -> Image:
         """See ``Detector``."""
-        if seen.back is None:
+        if view.backward is None:
             raise InputError(
-                "the forward-backward rule compares the way there with the way back, and this view"
-                " has none: give `align` the map from moving to fixed, fitted on the swapped pair"
+                "the forward-backward rule compares the forward with the backward map, and this"
+                " view has none: give `align` the map from moving to fixed, fitted on the swapped"
+                " pair"
             )
-        weight, apart = seen.weight.data, seen.inconsistency
-        radii = [max(1, round((self.window_mm / h - 1) / 2)) for h in seen.fixed.grid.spacing]
-        smoothed = _box_mean(_box_mean(apart, weight, radii), weight, radii)
-        mean = (weight * apart).sum() / weight.sum().clamp(min=1e-6)
-        return _mask(soft(smoothed, mean + self.margin_mm), seen)
+        weight, disagreement_mm = view.weight.data, view.inconsistency
+        radii = [max(1, round((self.window_mm / h - 1) / 2)) for h in view.fixed.grid.spacing]
+        smoothed = _box_mean(_box_mean(disagreement_mm, weight, radii), weight, radii)
+        mean = (weight * disagreement_mm).sum() / weight.sum().clamp(min=1e-6)
+        return _mask(soft(smoothed, mean + self.margin_mm), view)
 
 
 @dataclass(frozen=True)
@@ -148,14 +150,14 @@ class DetectedMask:
         )
 
     def find(
-        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator
+        self, view: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator
     ) -> Float[Tensor, "1 *shape"]:
         """See ``MaskRule``; a detector looks afresh, whatever was believed so far."""
-        found = self.detector(seen).data
+        found = self.detector(view).data
         return (
             found
-            if seen.lesion is None
-            else torch.maximum(found, seen.lesion * (seen.weight.data > 0))
+            if view.lesion is None
+            else torch.maximum(found, view.lesion * (view.weight.data > 0))
         )
 
 
@@ -205,8 +207,8 @@ def _box_mean(
     return total / everything.clamp(min=1e-6)
 
 
-def _mask(values: Float[Tensor, "1 *shape"], seen: Aligned) -> Image:
+def _mask(values: Float[Tensor, "1 *shape"], view: Aligned) -> Image:
     """``values`` where something is seen, 0 elsewhere."""
     return Image(
-        torch.where(seen.weight.data > 0, values, 0.0), seen.fixed.grid, "non-correspondence"
+        torch.where(view.weight.data > 0, values, 0.0), view.fixed.grid, "non-correspondence"
     )

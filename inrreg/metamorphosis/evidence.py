@@ -1,10 +1,10 @@
-"""How much a voxel says for having no counterpart: log p(seen | none) - log p(seen | counterpart),
-in nats.
+"""The evidence that a voxel has no counterpart: log p(residual | no counterpart) - log p(residual |
+counterpart), in nats.
 
-What is seen of tissue that has a counterpart is noise, whose width is measured on the pair itself;
-of tissue that has none, anything, evenly over the range. So the price of calling a voxel different
-follows from the statistics of the residual and is not tuned. Evidence from several contrasts is
-added.
+The residual of tissue that has a counterpart is noise, whose width is measured on the pair itself.
+The residual of tissue that has none is uniform over the range of values. So the price of calling a
+voxel different follows from the statistics of the residual and is not tuned. Evidence from several
+contrasts is added.
 """
 
 import math
@@ -25,7 +25,7 @@ MAD_OF_UNIT_NORMAL = 0.6745
 """Median of the absolute value of a standard normal variable."""
 BINS = 16
 STRONGEST = 6.0
-"""No voxel says more than that, nats: noise has longer tails than a normal distribution."""
+"""Bound on the evidence of a voxel, nats: noise has longer tails than a normal distribution."""
 SHARE_OF_ALL = 0.05
 """How much the whole image counts in every window of a regression: where a window holds nothing it
 is all there is.
@@ -36,7 +36,7 @@ class Evidence(Protocol):
     """One reason to believe that a voxel has no counterpart."""
 
     def __call__(
-        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]
+        self, view: Aligned, counterpart: Float[Tensor, "1 *shape"]
     ) -> Float[Tensor, "1 *shape"]:
         """Log likelihood ratio at every voxel, nats, where ``counterpart`` in 0 ...
 
@@ -60,17 +60,17 @@ class IntensityEvidence:
     least_noise: float = 0.01
 
     def __call__(
-        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]
+        self, view: Aligned, counterpart: Float[Tensor, "1 *shape"]
     ) -> Float[Tensor, "1 *shape"]:
         """See ``Evidence``."""
-        weight = seen.weight.data * counterpart
+        weight = view.weight.data * counterpart
         total = torch.zeros_like(weight)
         gradients = torch.minimum(
-            *(GradientMagnitude()(image).data for image in (seen.fixed, seen.warped))
+            *(GradientMagnitude()(image).data for image in (view.fixed, view.warped))
         )
-        for channel in range(seen.fixed.channels):
-            fixed, warped = seen.fixed.data[channel, None], seen.warped.data[channel, None]
-            difference = residual(fixed, warped, weight, seen.fixed.grid, self.window_mm)
+        for channel in range(view.fixed.channels):
+            fixed, warped = view.fixed.data[channel, None], view.warped.data[channel, None]
+            difference = residual(fixed, warped, weight, view.fixed.grid, self.window_mm)
             shared = gradients[channel, None]
             still, per_mm = noise(difference[weight > 0.5], shared[weight > 0.5])
             sigma = (max(still, self.least_noise) ** 2 + (per_mm * shared).square()).sqrt()
@@ -82,12 +82,13 @@ class IntensityEvidence:
 
 @dataclass(frozen=True)
 class InconsistencyEvidence:
-    """From how far the way there and the way back disagree, |back(there(x)) - x| in mm: what was
-    forced onto something else comes back elsewhere (Mok and Chung, MICCAI 2022).
+    """From the disagreement of the forward and the backward map, |backward(forward(x)) - x| in mm
+    (Mok and Chung, MICCAI 2022).
 
-    Agreement says nothing, for two smooth maps agree in a hole too: this evidence is never against.
-    Beside a hole they are extrapolated too and may disagree: it never says more than ``strongest``.
-    Disagreements spread over 0 ... ``range_mm`` where there is no counterpart.
+    Agreement is no evidence of a counterpart, because two smooth maps agree in a hole too: the
+    evidence is never negative. Beside a hole the maps are extrapolated and may disagree: it never
+    exceeds ``strongest``. Where there is no counterpart, disagreements are uniform over 0 ...
+    ``range_mm``.
     """
 
     range_mm: float = 10.0
@@ -96,20 +97,24 @@ class InconsistencyEvidence:
     strongest: float = 2.0
 
     def __call__(
-        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"]
+        self, view: Aligned, counterpart: Float[Tensor, "1 *shape"]
     ) -> Float[Tensor, "1 *shape"]:
-        """See ``Evidence``; nothing where there is no way back."""
-        if seen.back is None:
+        """See ``Evidence``; 0 where there is no backward map."""
+        if view.backward is None:
             return torch.zeros_like(counterpart)
-        apart = apply_along_axes(seen.inconsistency, smoothing(seen.fixed.grid, self.smoothing_mm))
-        inliers = apart[seen.weight.data * counterpart > 0.5]
+        disagreement_mm = apply_along_axes(
+            view.inconsistency, smoothing(view.fixed.grid, self.smoothing_mm)
+        )
+        inliers = disagreement_mm[view.weight.data * counterpart > 0.5]
         sigma = (
             max(float(inliers.median()) / MAD_OF_UNIT_NORMAL, self.least_noise_mm)
             if len(inliers)
             else self.least_noise_mm
         )
         return log_ratio(
-            apart / self.range_mm, apart.new_tensor(sigma / self.range_mm), math.sqrt(math.pi / 2)
+            disagreement_mm / self.range_mm,
+            disagreement_mm.new_tensor(sigma / self.range_mm),
+            math.sqrt(math.pi / 2),
         ).clamp(0, self.strongest)
 
 

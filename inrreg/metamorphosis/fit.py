@@ -69,7 +69,7 @@ class ShootingResult(StageResult):
     """What shooting found, on the grid of the finest resolution: every image lies on
     ``momentum.grid``, in the fixed space.
 
-    ``transform`` is the whole map fixed -> moving, ``inverse`` the way back, from the same flow
+    ``transform`` is the whole map fixed -> moving, ``inverse`` the backward map, from the same flow
     integrated the other way. ``momentum`` is p_0, and determines all else. ``images`` are I_t from
     the moving image (start applied) at t = 0 to the metamorphosed one at t = 1; ``momenta`` are p_t
     and ``residuals`` the intensity A_t added so far. ``energies`` are the values of H along the
@@ -94,7 +94,7 @@ class ShootingResult(StageResult):
     def deformed(self) -> Image:
         """The moving image carried by the map alone: I_1 - A_1.
 
-        What a registration is to be judged by.
+        The image by which a registration is evaluated.
         """
         return self.images[-1].with_data(self.images[-1].data - self.residual.data)
 
@@ -151,7 +151,7 @@ class Metamorphosis:
                 as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device),
                 resolution.spacing_mm,
             )
-            moving = _drawn(pyramid_level(pair.moving, resolution.spacing_mm), start, fixed)
+            moving = _resampled(pyramid_level(pair.moving, resolution.spacing_mm), start, fixed)
             momentum = (
                 fixed.with_data(torch.zeros_like(fixed.data))
                 if momentum is None
@@ -265,7 +265,7 @@ def path_energy(states: Sequence[State]) -> Float[Tensor, ""]:
     return 0.5 * (energies[1:] + energies[:-1]).mean()
 
 
-def _drawn(moving: Image, start: Transform | None, fixed: Image) -> Image:
+def _resampled(moving: Image, start: Transform | None, fixed: Image) -> Image:
     """The moving image on the grid of ``fixed``, its border values held beyond it."""
     points = fixed.grid.points(moving.data.dtype, moving.device)
     with torch.no_grad():
@@ -307,17 +307,17 @@ def _result(
     """The path of the momentum that was found, and the map both ways."""
     grid, states = shooting.grid, list(shooting.trajectory(momentum.data))
     points = grid.points(momentum.data.dtype, momentum.device)
-    forward = torch.zeros_like(points)
+    arrival = torch.zeros_like(points)
     for state in states[:-1]:
-        forward = forward + shooting.arrival(state, points + forward)
-    there, back = (
-        DenseDisplacement(u, grid).requires_grad_(False) for u in (states[-1].displacement, forward)
+        arrival = arrival + shooting.arrival(state, points + arrival)
+    forward, backward = (
+        DenseDisplacement(u, grid).requires_grad_(False) for u in (states[-1].displacement, arrival)
     )
     det = determinant(shooting.jacobian(states[-1].displacement))
     notes = {
         "det_min": float(det.min()),
         "folded_percent": 100 * float((det <= 0).to(torch.float32).mean()),
-        "inverse_error_mm": _disagreement(there, back, points),
+        "inverse_error_mm": _disagreement_mm(forward, backward, points),
     }
 
     def along(field: str) -> list[Image]:
@@ -325,12 +325,12 @@ def _result(
 
     return ShootingResult(
         name=name,
-        transform=composed(there, start),
+        transform=composed(forward, start),
         outcome=outcome,
         seconds=watch.seconds,
         history=history,
         notes=notes,
-        inverse=back if start is None else Composite([start.inverse(), back]),
+        inverse=backward if start is None else Composite([start.inverse(), backward]),
         momentum=momentum,
         images=along("image"),
         momenta=along("momentum"),
@@ -339,6 +339,6 @@ def _result(
     )
 
 
-def _disagreement(there: Transform, back: Transform, points: Tensor) -> float:
-    """Mean distance of the voxels from where the map and its inverse bring them, mm."""
-    return float((back(there(points)) - points).norm(dim=-1).mean())
+def _disagreement_mm(forward: Transform, backward: Transform, points: Tensor) -> float:
+    """Mean over ``points`` of |backward(forward(x)) - x|, mm."""
+    return float((backward(forward(points)) - points).norm(dim=-1).mean())

@@ -1,24 +1,25 @@
-"""Registration with a mask of what has no counterpart: three fields, u (where to), m (nothing
-there) and r (what changed), each fitted with the others held.
+"""Registration with a mask of what has no counterpart.
+
+Three fields are fitted, each with the others held: u (displacement), m (no counterpart) and r
+(intensity change).
 
     (1 - m) D(u) + penalties of u;    -m L - entropy of m + perimeter of m;    m (e - r)^2
 
-With m held, u is a registration that leaves m out (cost-function masking); with u held, m is
-decided by the evidence in what is left unexplained; r is fitted last and tells nobody. The
-ancestors are the joint energies of deformation and change (Noblet and others, Frontiers in
-Neuroimaging 2022; Andresen and others, IJCARS 2022), here for the pair at hand.
+With m held, u is a registration that leaves m out (cost-function masking). With u held, m follows
+from the evidence in the residual e. r is fitted last and influences neither u nor m. Related are
+the joint energies of deformation and change of Noblet et al. (Frontiers in Neuroimaging 2022) and
+Andresen et al. (IJCARS 2022), here for a single pair.
 """
 
+import copy
 import logging
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
@@ -26,14 +27,10 @@ from inrreg.core.image import Image
 from inrreg.core.image_pair import Change, ImagePair
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.core.threads import prefer_kernels, run_in_background
-from inrreg.metamorphosis.aligned import Aligned, align, binarise_above_half
-from inrreg.metamorphosis.evidence import (
-    Evidence,
-    InconsistencyEvidence,
-    IntensityEvidence,
-    residual,
-)
-from inrreg.metamorphosis.posterior import Appearance, Posterior, ScalarModel, probability
+from inrreg.metamorphosis.aligned import Aligned, align
+from inrreg.metamorphosis.evidence import residual
+from inrreg.metamorphosis.mask_rules import LearnedMask, MaskRule
+from inrreg.metamorphosis.posterior import Appearance, ScalarModel
 from inrreg.ops.sampling import on_grid
 from inrreg.optimisation import Outcome, overall
 from inrreg.optimisation.stage_result import Progress, Record, StageResult
@@ -46,108 +43,64 @@ from inrreg.transforms.composite import composed, frozen_start
 log = logging.getLogger(__name__)
 
 SUSPICIOUS_PERCENT = 20.0
+"""A larger share of the foreground without counterpart is reported as a warning."""
 INVERSE_MM = 6.0
-"""Knots of the inverse of a start that is not linear."""
-
-
-class MaskRule(Protocol):
-    """Where m comes from."""
-
-    def known(self, pair: ImagePair, mask: Image | None) -> ImagePair:
-        """``pair`` with the lesions that the registration is to leave out, given the ``mask`` found
-        so far.
-        """
-        ...
-
-    def find(
-        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator
-    ) -> Float[Tensor, "1 *shape"]:
-        """m on the grid of ``seen``; ``counterpart`` is 1 - m as believed so far."""
-        ...
-
-
-@dataclass(frozen=True)
-class LearnedMask:
-    """m from evidence.
-
-    Before anything is seen a voxel has no counterpart with a probability of ``prior``; where the
-    pair has lesion masks, of ``prior_inside`` in them.
-    """
-
-    evidence: tuple[Evidence, ...] = (IntensityEvidence(), InconsistencyEvidence())
-    model: ScalarModel = field(default_factory=ScalarModel)
-    posterior: Posterior = field(default_factory=Posterior)
-    prior: float = 0.15
-    prior_inside: float = 0.9
-
-    def known(self, pair: ImagePair, mask: Image | None) -> ImagePair:
-        """See ``MaskRule``: before the first look what the lesion masks say, then what was
-        found.
-        """
-        return (
-            pair
-            if mask is None
-            else replace(pair, fixed_lesion=binarise_above_half(mask), moving_lesion=None)
-        )
-
-    def find(
-        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator
-    ) -> Float[Tensor, "1 *shape"]:
-        """See ``MaskRule``."""
-        probable = (
-            torch.full_like(counterpart, self.prior)
-            if seen.lesion is None
-            else self.prior + (self.prior_inside - self.prior) * seen.lesion
-        )
-        with torch.no_grad():
-            log_odds = torch.stack([term(seen, counterpart) for term in self.evidence]).sum(
-                0
-            ) + torch.logit(probable)
-        logit = self.model.build(seen.fixed.grid, generator).to(seen.fixed.device)
-        if self.posterior.fit(logit, log_odds, seen) is Outcome.INTERRUPTED:
-            raise KeyboardInterrupt
-        return probability(logit, seen.fixed.grid, seen.weight.data)
-
-
-@dataclass(frozen=True)
-class GivenMask:
-    """m is the lesion masks of the pair, and nothing is learned: cost-function masking (Brett et
-    al., NeuroImage 2001).
-    """
-
-    def known(self, pair: ImagePair, mask: Image | None) -> ImagePair:
-        """See ``MaskRule``."""
-        return pair
-
-    def find(
-        self, seen: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator
-    ) -> Float[Tensor, "1 *shape"]:
-        """See ``MaskRule``."""
-        return (
-            torch.zeros_like(counterpart)
-            if seen.lesion is None
-            else seen.lesion * (seen.weight.data > 0)
-        )
+"""Knot spacing of the inverse of an initial transform that is not linear."""
 
 
 class Found(NamedTuple):
-    """A mask of what has no counterpart, and the view in which it was found, on whose grid it
-    lies.
-    """
+    """A mask of what has no counterpart, on the grid of the view in which it was found."""
 
-    seen: Aligned
+    view: Aligned
     mask: Image
 
 
 @dataclass(frozen=True)
-class NonCorrespondence:
-    """Runs ``registration`` there and back, and after each scale asks ``mask`` for m: first over
-    the scales of ``survey``, then over its own, from the start again, for what was pulled into a
-    hole before m was known comes back only slowly. A coarser view never replaces a finer one; a
-    scale that stands twice is run again with what was found.
+class State:
+    """What one direction of the fit has reached.
 
-    It is a ``Stage``: ``run(pair, initial)``, for images scaled to 0 ... 1; the change it found is
-    in ``result.change``.
+    ``transform`` is the residual of the initial transform, fitted on images of ``fitted_mm``.
+    ``found`` was found in a view of ``view_mm``. ``surveyed`` is the residual at the end of the
+    survey.
+    """
+
+    transform: Transform
+    surveyed: Transform | None = None
+    fitted_mm: float = math.inf
+    found: Found | None = None
+    view_mm: float = math.inf
+    outcomes: tuple[Outcome, ...] = ()
+    history: tuple[Record, ...] = ()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last fit ended the run."""
+        return self.outcomes[-1:] != () and self.outcomes[-1] in STOPPING_OUTCOMES
+
+    def interrupted(self) -> "State":
+        """The same state where the next fit was interrupted before it gave anything."""
+        return replace(self, outcomes=(*self.outcomes, Outcome.INTERRUPTED))
+
+    def best(self) -> "State":
+        """The state with the residual of the survey, where the fit ended before it had reached a
+        spacing as fine as that of the view.
+        """
+        if self.surveyed is None or self.fitted_mm <= self.view_mm:
+            return self
+        return replace(self, transform=self.surveyed)
+
+
+@dataclass(frozen=True)
+class NonCorrespondence:
+    """Runs ``registration`` forward and backward, and after each scale finds m by ``mask``.
+
+    It first runs the scales of ``survey``. Then it runs its own scales, from the initial transform
+    again, because tissue that was pulled into a lesion before m was known returns only slowly. A
+    mask found in a finer view is never replaced by one from a coarser view. A scale given twice is
+    run again with the mask that was found.
+
+    It is a ``Stage``: ``run(pair, initial)``, for images scaled to 0 ... 1. The change that it
+    found is in ``result.change``.
     """
 
     registration: Registration
@@ -170,46 +123,46 @@ class NonCorrespondence:
         """Fit the residual of ``initial``, m and r.
 
         Raises:
-            InputError: a ready transform in place of a model, which would serve one way only, or a
-                survey that looks closer than the fit.
+            InputError: ``registration.transform`` is a ready transform, which would serve one
+                direction only, or a scale of the survey is finer than those of the fit.
         """
         self._check()
         watch = Stopwatch()
         start = frozen_start(initial, pair.fixed.device)
-        there = Direction(self, pair, start, seed)
-        back = Direction(
-            self,
-            pair.swapped(),
-            None if start is None else _way_back(start, pair.moving.grid).requires_grad_(False),
-            seed,
+        directions = (
+            Direction(self, pair, start, seed, torch.Generator().manual_seed(seed)),
+            Direction(
+                self,
+                pair.swapped(),
+                None if start is None else _inverse(start, pair.moving.grid),
+                seed,
+                torch.Generator().manual_seed(seed),
+            ),
         )
-        try:
-            self._fit(there, back, seed, progress)
-            interrupted = False
-        except KeyboardInterrupt:
-            interrupted = True
-        outcome = Outcome.INTERRUPTED if interrupted else overall(there.outcomes)
-        if outcome in STOPPING_OUTCOMES or overall(back.outcomes) in STOPPING_OUTCOMES:
-            there.fall_back()
+        forward, backward, interrupted = self._fit(directions, progress)
+        outcome = Outcome.INTERRUPTED if interrupted else overall(forward.outcomes)
+        if outcome in STOPPING_OUTCOMES or overall(backward.outcomes) in STOPPING_OUTCOMES:
+            forward = forward.best()
         log.info("%s: %s after %.1f s", self.name, outcome.label, watch.seconds)
         result = StageResult(
-            self.name, there.total, outcome, watch.seconds, [*back.history, *there.history]
+            self.name,
+            directions[0].total(forward),
+            outcome,
+            watch.seconds,
+            [*backward.history, *forward.history],
         )
-        here, elsewhere = there.found, back.found
-        if here is None or elsewhere is None:
+        if forward.found is None or backward.found is None:
             return result
-        fixed, moving = pair.fixed.grid, pair.moving.grid
-        change = Change(
-            on_grid(here.mask, fixed),
-            on_grid(self.repainted(here, there.generator), fixed),
-            on_grid(elsewhere.mask, moving),
+        return replace(
+            result,
+            change=self._change(pair, forward.found, backward.found, directions[0].generator),
+            notes={
+                "no_counterpart_fixed": _amount("fixed", forward.found),
+                "no_counterpart_moving": _amount("moving", backward.found),
+                "outcome_back": overall(backward.outcomes).name.lower(),
+            },
+            seconds=watch.seconds,
         )
-        notes = {
-            "no_counterpart_fixed": _amount("fixed", here),
-            "no_counterpart_moving": _amount("moving", elsewhere),
-            "outcome_back": overall(back.outcomes).name.lower(),
-        }
-        return replace(result, seconds=watch.seconds, notes=notes, change=change)
 
     def _check(self) -> None:
         if isinstance(self.registration.transform, Transform):
@@ -226,155 +179,179 @@ class NonCorrespondence:
             )
 
     def _fit(
-        self, there: "Direction", back: "Direction", seed: int, progress: Progress | None
-    ) -> None:
-        """The survey, then the fit from the start again; an interrupt leaves as a
-        KeyboardInterrupt, whatever it met.
+        self, directions: tuple["Direction", "Direction"], progress: Progress | None
+    ) -> tuple[State, State, bool]:
+        """The states of both directions after the survey and the fit, and whether the run was
+        interrupted; an interrupt leaves the last states that are whole.
         """
-        for scale in self.survey:
-            if self._round(scale, there, back, seed, progress):
-                return
-        for way in (there, back):
-            if self.survey:
-                way.begin_again()
-        for scale in self.registration.scales:
-            if self._round(scale, there, back, seed, progress):
-                return
+        first, second = directions
+        forward, backward = first.begin(), second.begin()
+        scales = [*self.survey, *self.registration.scales]
+        try:
+            for index, scale in enumerate(scales):
+                if self.survey and index == len(self.survey):
+                    forward, backward = first.begin_again(forward), second.begin_again(backward)
+                forward, backward = _moved(directions, (forward, backward), scale, progress)
+                if forward.stopped or backward.stopped:
+                    break
+                forward, backward = _viewed(directions, (forward, backward), scale.spacing_mm)
+        except KeyboardInterrupt:
+            return forward, backward, True
+        last = {*forward.outcomes[-1:], *backward.outcomes[-1:]}
+        return forward, backward, Outcome.INTERRUPTED in last
 
-    def _round(
-        self,
-        scale: Scale,
-        there: "Direction",
-        back: "Direction",
-        seed: int,
-        progress: Progress | None,
-    ) -> bool:
-        """One scale: u both ways with m held, then m both ways with u held, both ways at once;
-        whether the run has ended with it.
-        """
-        with run_in_background(
-            partial(back.move, scale, seed), there.pair.fixed.device
-        ) as moved_back:
-            for move in (partial(there.move, scale, seed), moved_back):
-                outcome = move(progress)
-                if outcome is Outcome.INTERRUPTED:
-                    raise KeyboardInterrupt
-                if outcome in STOPPING_OUTCOMES:
-                    return True
-        with run_in_background(
-            lambda said: back.look(there.total, scale.spacing_mm), there.pair.fixed.device
-        ) as looked_back:
-            there.look(back.total, scale.spacing_mm)
-            looked_back(None)
-        return False
+    def _change(
+        self, pair: ImagePair, fixed: Found, moving: Found, generator: torch.Generator
+    ) -> Change:
+        """The masks and the change of intensity on the grids of the images."""
+        return Change(
+            on_grid(fixed.mask, pair.fixed.grid),
+            on_grid(self.repainted(fixed, generator), pair.fixed.grid),
+            on_grid(moving.mask, pair.moving.grid),
+        )
 
     def repainted(self, found: Found, generator: torch.Generator) -> Image:
-        """m r: what is to be added to the warped image where it has no counterpart, one field a
+        """m r, which is to be added to the warped image where it has no counterpart; one field a
         channel.
         """
-        seen, mask = found.seen, found.mask.data
+        view, mask = found.view, found.mask.data
         changes = []
-        for fixed, warped in zip(seen.fixed.data.split(1), seen.warped.data.split(1), strict=True):
+        for fixed, warped in zip(view.fixed.data.split(1), view.warped.data.split(1), strict=True):
             unexplained = residual(
                 fixed,
                 warped,
-                seen.weight.data * (1 - mask),
-                seen.fixed.grid,
+                view.weight.data * (1 - mask),
+                view.fixed.grid,
                 self.appearance_window_mm,
             )
-            change = self.appearance_model.build(seen.fixed.grid, generator).to(mask.device)
-            self.appearance.fit(change, unexplained, mask, seen.fixed.grid)
+            change = self.appearance_model.build(view.fixed.grid, generator).to(mask.device)
+            self.appearance.fit(change, unexplained, mask, view.fixed.grid)
             with torch.no_grad():
-                changes.append(mask * change.on(seen.fixed.grid))
-        return Image(torch.cat(changes), seen.fixed.grid, "appearance change")
+                changes.append(mask * change.on(view.fixed.grid))
+        return Image(torch.cat(changes), view.fixed.grid, "appearance change")
 
 
+@dataclass(frozen=True, eq=False)
 class Direction:
-    """One direction of the fit: the pair as it sees it, its map, its mask."""
+    """One direction of the fit: the pair in this direction and what does not change during a run.
 
-    def __init__(
-        self, stage: NonCorrespondence, pair: ImagePair, initial: Transform | None, seed: int
-    ) -> None:
-        self.stage, self.pair, self.initial, self.generator = (
-            stage,
-            pair,
-            initial,
-            torch.Generator().manual_seed(seed),
-        )
-        self.found: Found | None = None
-        self.spacing_mm = self.moving_at_mm = math.inf
-        self.surveyed: Transform | None = None
-        self.outcomes, self.history = list[Outcome](), list[Record]()
-        self.transform = self._built()
+    Its random numbers come from ``generator``, one after the other.
+    """
 
-    @property
-    def total(self) -> Transform:
-        """The whole map."""
-        return composed(self.transform, self.initial)
+    stage: NonCorrespondence
+    pair: ImagePair
+    initial: Transform | None
+    seed: int
+    generator: torch.Generator
 
-    def begin_again(self) -> None:
-        """From the identity; what was reached before is kept aside."""
-        self.surveyed, self.transform, self.outcomes, self.moving_at_mm = (
-            self.transform,
-            self._built(),
-            [],
-            math.inf,
-        )
-
-    def _built(self) -> Transform:
+    def begin(self) -> State:
+        """The identity."""
         model = self.stage.registration.transform
-        assert not isinstance(model, Transform)  # or the stage had refused it
-        return model.build(self.pair.fixed.grid, self.generator).to(self.pair.fixed.device)
+        assert not isinstance(model, Transform)  # the stage has refused it
+        return State(model.build(self.pair.fixed.grid, self.generator).to(self.pair.fixed.device))
 
-    def fall_back(self) -> None:
-        """To what the survey reached, where the fit ended before it saw as well."""
-        if self.surveyed is not None and self.moving_at_mm > self.spacing_mm:
-            self.transform = self.surveyed
-
-    def move(self, scale: Scale, seed: int, progress: Progress | None) -> Outcome:
-        """u with m held."""
-        self.moving_at_mm = scale.spacing_mm
-        known = self.stage.mask.known(self.pair, None if self.found is None else self.found.mask)
-        registration = replace(self.stage.registration, scales=(scale,), name=self.stage.name)
-        generator = torch.Generator().manual_seed(seed)
-        outcome, history = registration.fit(
-            self.transform, known, self.initial, generator, progress
+    def begin_again(self, state: State) -> State:
+        """The identity with the mask of the survey."""
+        return replace(
+            state,
+            transform=self.begin().transform,
+            surveyed=state.transform,
+            fitted_mm=math.inf,
+            outcomes=(),
         )
-        self.history += history
-        self.outcomes.append(outcome)
-        return outcome
 
-    def look(self, back: Transform, spacing_mm: float) -> None:
-        """m with u held, unless it has been seen better."""
-        if spacing_mm > self.spacing_mm:
-            return
-        self.spacing_mm = spacing_mm
-        seen = align(self.pair, self.total, back, spacing_mm)
+    def total(self, state: State) -> Transform:
+        """The whole map."""
+        return composed(state.transform, self.initial)
+
+    def move(self, state: State, scale: Scale, progress: Progress | None) -> State:
+        """Fit u with m held."""
+        transform = copy.deepcopy(state.transform)
+        outcome, history = replace(
+            self.stage.registration, scales=(scale,), name=self.stage.name
+        ).fit(
+            transform,
+            self.stage.mask.known(self.pair, None if state.found is None else state.found.mask),
+            self.initial,
+            torch.Generator().manual_seed(self.seed),
+            progress,
+        )
+        return replace(
+            state,
+            transform=transform,
+            fitted_mm=scale.spacing_mm,
+            outcomes=(*state.outcomes, outcome),
+            history=(*state.history, *history),
+        )
+
+    def view(self, state: State, opposite: Transform, spacing_mm: float) -> State:
+        """Find m with u held, unless it was found in a finer view; ``opposite`` is the whole map of
+        the other direction.
+        """
+        if spacing_mm > state.view_mm:
+            return state
+        view = align(self.pair, self.total(state), opposite, spacing_mm)
         counterpart = (
-            torch.ones_like(seen.weight.data)
-            if self.found is None
-            else 1 - on_grid(self.found.mask, seen.fixed.grid).data
+            torch.ones_like(view.weight.data)
+            if state.found is None
+            else 1 - on_grid(state.found.mask, view.fixed.grid).data
         )
-        mask = self.stage.mask.find(seen, counterpart, self.generator)
-        self.found = Found(seen, Image(mask, seen.fixed.grid, "non-correspondence"))
+        mask = self.stage.mask.find(view, counterpart, self.generator)
+        found = Found(view, Image(mask, view.fixed.grid, "non-correspondence"))
+        return replace(state, found=found, view_mm=spacing_mm)
+
+
+def _moved(
+    directions: tuple[Direction, Direction],
+    states: tuple[State, State],
+    scale: Scale,
+    progress: Progress | None,
+) -> tuple[State, State]:
+    """u of both directions with m held, at the same time; where the forward fit ends the run, the
+    backward one is given up.
+    """
+    forward, backward = states
+    with run_in_background(
+        partial(directions[1].move, backward, scale), directions[0].pair.fixed.device
+    ) as move_backward:
+        forward = directions[0].move(forward, scale, progress)
+        if forward.stopped:
+            return forward, backward
+        try:
+            return forward, move_backward(progress)
+        except KeyboardInterrupt:
+            return forward, backward.interrupted()
+
+
+def _viewed(
+    directions: tuple[Direction, Direction], states: tuple[State, State], spacing_mm: float
+) -> tuple[State, State]:
+    """m of both directions with u held, at the same time."""
+    first, second = directions
+    forward_total, backward_total = first.total(states[0]), second.total(states[1])
+    with run_in_background(
+        lambda report: second.view(states[1], forward_total, spacing_mm), first.pair.fixed.device
+    ) as view_backward:
+        forward = first.view(states[0], backward_total, spacing_mm)
+        return forward, view_backward(None)
 
 
 @torch.no_grad()
-def _way_back(start: Transform, grid: Grid) -> Transform:
-    """The inverse of the start: of a linear one exactly, of any other drawn once on a lattice over
-    ``grid`` of the moving image, for it is asked at every step.
+def _inverse(start: Transform, grid: Grid) -> Transform:
+    """The inverse of ``start``, not to be fitted: exact for a linear one; of any other the spline
+    through it on a lattice over ``grid`` of the moving image, because every step evaluates it.
     """
     if isinstance(start, Linear):
-        return start.inverse()
+        return start.inverse().requires_grad_(False)
     lattice = grid.covering(INVERSE_MM, margin=1)
     knots = lattice.points(device=start.device)
     return interpolating_spline(NumericInverse(start).solve(knots)[0] - knots, lattice)
 
 
 def _amount(name: str, found: Found) -> dict[str, float]:
-    """How much has no counterpart: ml, and percent of what is seen."""
+    """The volume without counterpart in ml (area in mm^2), and its percentage of the foreground."""
     volume = float(found.mask.data.sum())
-    percent = 100 * volume / max(float((found.seen.weight.data > 0).sum()), 1.0)
+    percent = 100 * volume / max(float((found.view.weight.data > 0).sum()), 1.0)
     if percent > SUSPICIOUS_PERCENT:
         log.warning(
             "%.0f %% of the %s image was found to have no counterpart, which is more than a lesion:"

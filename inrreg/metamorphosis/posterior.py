@@ -76,10 +76,10 @@ class Posterior:
     optimiser: Optimiser = field(default_factory=lambda: Adam(1e-2))
 
     def fit(
-        self, logit: ScalarField, log_odds: Float[Tensor, "1 *shape"], seen: Aligned
+        self, logit: ScalarField, log_odds: Float[Tensor, "1 *shape"], view: Aligned
     ) -> Outcome:
-        """Fit ``logit``, of which m is the sigmoid, to the log odds of ``seen``."""
-        weight, grid = seen.weight.data, seen.fixed.grid
+        """Fit ``logit``, of which m is the sigmoid, to the log odds of ``view``."""
+        weight, grid = view.weight.data, view.fixed.grid
         spacing = tuple(grid.spacing.tolist())
         total = weight.sum().clamp(min=1e-6)
 

@@ -1,5 +1,5 @@
-"""What one step of the optimiser knows, each thing computed once, on demand, and shared by all
-terms.
+"""The values that one step of the optimiser provides to the terms of the cost: each is computed at
+its first use and then shared by all terms.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from inrreg.transforms import Linear, Transform, identity
 
 
 class Level:
-    """One level of the pyramid: both images at its spacing, their features, and what the masks
-    allow (1 = use).
+    """One level of the pyramid: both images at its spacing, their features and their masks (1 =
+    use).
     """
 
     def __init__(
@@ -44,23 +44,23 @@ class Level:
 
 
 class Samples:
-    """The sites of a step with all that does not depend on the transform: kept over the steps where
-    the sites are.
+    """The sites of a step with all values that do not depend on the transform. They are cached as
+    long as the sites stay the same.
     """
 
     def __init__(self, level: Level, sites: Sites) -> None:
         self.level, self.sites = level, sites
-        self._kept: dict[Any, Any] = {}
+        self._cached: dict[Any, Any] = {}
 
-    def kept(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """``compute()``, remembered under ``key`` as long as the sites stay."""
-        if key not in self._kept:
-            self._kept[key] = compute()
-        return self._kept[key]
+    def cached(self, key: Any, compute: Callable[[], Any]) -> Any:
+        """The value of ``compute()``, computed once for each ``key``."""
+        if key not in self._cached:
+            self._cached[key] = compute()
+        return self._cached[key]
 
     def fixed(self, feature: Feature = intensities) -> Float[Tensor, "b c *lattice"]:
         """Values of the fixed image at the sites."""
-        return self.kept(
+        return self.cached(
             ("fixed", feature), lambda: self._sample(self.level.feature("fixed", feature))
         )
 
@@ -87,8 +87,8 @@ class Samples:
 
 
 class Step:
-    """The samples seen through the present transform: x -> initial(x + u(x)), with u the transform
-    that is being fitted.
+    """The samples under the present map x -> initial(x + u(x)), with u the transform that is being
+    fitted.
     """
 
     def __init__(self, samples: Samples, transform: Transform, initial: Transform | None) -> None:
@@ -205,7 +205,7 @@ class Step:
                 self.samples.weight[0, 0] != 0,
             )
 
-        return self.samples.kept(("placement", self.initial), placed)
+        return self.samples.cached(("placement", self.initial), placed)
 
     def _interpolated(self, data: Tensor) -> Tensor:
         return linear_at(data, self._coordinates).transpose(0, 1)

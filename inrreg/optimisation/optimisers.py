@@ -218,16 +218,16 @@ def descend(
     after the last whole step.
     """
     costs: list[float] = []
-    judged = reached = _copied(parameters)
+    evaluated = reached = _copied(parameters)
     try:
         for iteration in range(iterations):
             value = one_step(iteration)
             if math.isfinite(value):
-                judged = reached
+                evaluated = reached
             if not math.isfinite(value) or not all(
                 bool(torch.isfinite(p).all()) for p in parameters
             ):
-                _restore(parameters, judged)
+                _restore(parameters, evaluated)
                 return Outcome.NON_FINITE
             reached = _copied(parameters)
             costs.append(value)

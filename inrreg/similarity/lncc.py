@@ -48,7 +48,7 @@ class LNCC:
             step.weight,
             self.radii(step.sites.spacing, step.sites.lattice),
         )
-        known = step.samples.kept(
+        known = step.samples.cached(
             (self, "fixed"), lambda: fixed_side(fixed, step.samples.weight, radii)
         )
         return (
@@ -69,7 +69,7 @@ class LNCC:
     def _floors(self, step: Step) -> tuple[Tensor, Tensor]:
         """What is added to the variances of the fixed and of the warped image."""
         floor = max(self.flatness, LEAST_FLATNESS) ** 2
-        fixed_spread = step.samples.kept(
+        fixed_spread = step.samples.cached(
             (self, "spread"), lambda: spread(step.fixed(self.feature), step.samples.weight)
         )
         return floor * fixed_spread, floor * spread(step.warped(self.feature).detach(), step.weight)

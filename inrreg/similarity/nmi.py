@@ -29,7 +29,7 @@ class NMI:
     name: str = "nmi"
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        fixed = step.samples.kept(
+        fixed = step.samples.cached(
             (self, "fixed"), lambda: parzen(step.fixed(self.feature)[:, 0].reshape(-1), self.bins)
         )
         joint = joint_density(

@@ -1,4 +1,6 @@
-"""Two fits of one pair, there and back, and the map half way between them."""
+"""A forward and a backward fit of one pair, and the mean of the first and the inverse of the
+second.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,13 +27,13 @@ from inrreg.transforms.composite import composed, frozen_copy
 
 @dataclass(frozen=True)
 class BothDirections:
-    """Runs ``stage`` from fixed to moving and from moving to fixed, and gives x -> (T(x) + S^-1(x))
-    / 2, T what the first found and S what the second.
+    """Runs ``stage`` from fixed to moving, which gives T, and from moving to fixed, which gives S;
+    the result is x -> (T(x) + S^-1(x)) / 2.
 
-    Both are fitted at once where there are two threads. Either fit errs in its own way, so their
-    mean errs less, and how far they lie apart says how far to trust it. The mean is a spline with
-    knots ``lattice_mm`` apart; where S cannot be inverted it is T (after Christensen and Johnson,
-    IEEE TMI 2001, who ask for agreement by a penalty).
+    Both are fitted at the same time where there are two threads. The errors of the two fits differ,
+    so their mean has a smaller error, and their distance is a measure of it. The mean is a spline
+    with a knot spacing of ``lattice_mm``; where S cannot be inverted it is T (after Christensen and
+    Johnson, IEEE TMI 2001, who use a penalty for the agreement).
     """
 
     stage: Refinement
@@ -50,7 +52,7 @@ class BothDirections:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> StageResult:
-        """The mean of both; an interrupt leaves what the way there found.
+        """The mean of both; an interrupt leaves the result of the forward fit.
 
         Raises:
             InputError: ``initial`` does not begin with a ``BSpline``.
@@ -58,61 +60,62 @@ class BothDirections:
         watch = Stopwatch()
         if initial is None or not isinstance(parted(initial)[0], BSpline):
             return self.stage.run(pair, initial, seed=seed, progress=progress)  # which refuses it
-        inverse, heard = (
+        inverse, records = (
             inverse_start(
                 frozen_copy(initial, pair.fixed.device), pair.moving.grid, self.lattice_mm
             ),
             list[Record](),
         )
 
-        def on_record(record: Record) -> None:
-            heard.append(record)
+        def report(record: Record) -> None:
+            records.append(record)
             if progress is not None:
                 progress(record)
 
-        def fitted_back(said: Progress | None) -> StageResult:
-            return self.stage.run(pair.swapped(), inverse, seed=seed, progress=said)
+        def fit_backward(on_record: Progress | None) -> StageResult:
+            return self.stage.run(pair.swapped(), inverse, seed=seed, progress=on_record)
 
-        there: StageResult | None = None
+        forward: StageResult | None = None
         try:
-            with run_in_background(fitted_back, pair.fixed.device) as way_back:
-                there = self.stage.run(pair, initial, seed=seed, progress=progress)
-                if there.outcome in STOPPING_OUTCOMES:
-                    return there
-                back = way_back(on_record)
-            return self._half_way(there, back, pair, watch)
+            with run_in_background(fit_backward, pair.fixed.device) as wait_for_backward:
+                forward = self.stage.run(pair, initial, seed=seed, progress=progress)
+                if forward.outcome in STOPPING_OUTCOMES:
+                    return forward
+                backward = wait_for_backward(report)
+            return self._half_way(forward, backward, pair, watch)
         except KeyboardInterrupt:
-            if there is None:
+            if forward is None:
                 raise
-            # which ends with what is kept
             return replace(
-                there,
+                forward,
                 outcome=Outcome.INTERRUPTED,
                 seconds=watch.seconds,
-                history=[*heard, *there.history],
+                history=[*records, *forward.history],
             )
 
     def _half_way(
-        self, there: StageResult, back: StageResult, pair: ImagePair, watch: Stopwatch
+        self, forward: StageResult, backward: StageResult, pair: ImagePair, watch: Stopwatch
     ) -> StageResult:
-        if back.outcome in STOPPING_OUTCOMES:
+        if backward.outcome in STOPPING_OUTCOMES:
             return replace(
-                there,
-                outcome=back.outcome,
+                forward,
+                outcome=backward.outcome,
                 seconds=watch.seconds,
-                history=[*back.history, *there.history],
+                history=[*backward.history, *forward.history],
             )
-        mean, apart = halfway(
-            there.transform, back.transform, pair.fixed.grid.covering(self.lattice_mm, margin=1)
+        mean, disagreement_mm = halfway(
+            forward.transform,
+            backward.transform,
+            pair.fixed.grid.covering(self.lattice_mm, margin=1),
         )
-        outcome = overall([there.outcome, back.outcome])
+        outcome = overall([forward.outcome, backward.outcome])
         return StageResult(
             self.name,
             mean,
             outcome,
             watch.seconds,
-            [*there.history, *back.history],
-            {"disagreement_mm": _summary(apart, mean.lattice, pair)},
+            [*forward.history, *backward.history],
+            {"disagreement_mm": _summary(disagreement_mm, mean.lattice, pair)},
         )
 
 
@@ -141,25 +144,29 @@ def inverse_start(transform: Transform, grid: Grid, lattice_mm: float) -> Transf
 
 @torch.no_grad()
 def halfway(
-    there: Transform, back: Transform, lattice: Grid
+    forward: Transform, backward: Transform, lattice: Grid
 ) -> tuple[BSpline, Float[Tensor, "*lattice"]]:
-    """The spline through the mean of ``there`` and the inverse of ``back`` at the knots of
-    ``lattice``, and how far both lie apart there, mm.
+    """The spline through the mean of ``forward`` and the inverse of ``backward`` at the knots of
+    ``lattice``, and their distance there, mm.
     """
-    inverse = NumericInverse(back)
-    knots = lattice.points(device=there.device)
-    u = there.displacement_on(lattice)
+    inverse = NumericInverse(backward)
+    knots = lattice.points(device=forward.device)
+    u = forward.displacement_on(lattice)
     preimage, residual = inverse.solve(knots)
     v = torch.where((residual <= inverse.tolerance_mm)[..., None], preimage - knots, u)
     return interpolating_spline((u + v) / 2, lattice), (u - v).norm(dim=-1)
 
 
-def _summary(apart: Float[Tensor, "*lattice"], lattice: Grid, pair: ImagePair) -> dict[str, Any]:
-    """How far the two ways lie apart inside the fixed mask."""
+def _summary(
+    disagreement_mm: Float[Tensor, "*lattice"], lattice: Grid, pair: ImagePair
+) -> dict[str, Any]:
+    """Statistics of the disagreement inside the fixed mask, mm."""
     mask = as_weight(pair.fixed_mask, pair.fixed.grid, pair.fixed.device)
-    values = apart[linear(mask, lattice.points(device=apart.device), outside=0.0)[0] > 0.5]
+    values = disagreement_mm[
+        linear(mask, lattice.points(device=disagreement_mm.device), outside=0.0)[0] > 0.5
+    ]
     if len(values) == 0:
-        values = apart.flatten()
+        values = disagreement_mm.flatten()
     return {
         "mean": float(values.mean()),
         "median": float(values.median()),

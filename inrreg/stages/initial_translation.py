@@ -55,7 +55,7 @@ class Candidate:
 class InitialTranslation:
     """Chooses the initial translation.
 
-    The headers are believed unless another candidate lowers the cost by more than ``margin``. A
+    The headers are used unless another candidate lowers the cost by more than ``margin``. A
     candidate must reach ``least_overlap``; where none does, shifts on a lattice of ``search_steps``
     an axis over the moving image are tried and the best one is refined.
     """
@@ -158,7 +158,7 @@ class InitialTranslation:
 
 
 class Scorer:
-    """Judges a translation on one coarse level."""
+    """Evaluates a translation on one coarse level."""
 
     def __init__(self, level: Level, initial: Transform | None) -> None:
         self.samples = Samples(level, WholeGrid().draw(level.fixed_mask, torch.Generator()))

@@ -1,4 +1,4 @@
-"""A stage that must earn its place: kept only where it makes the images clearly more alike."""
+"""A stage whose result is used only where it makes the images clearly more similar."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class KeepIfImproved:
-    """Runs ``stage`` and keeps what it found only if its first similarity fell by ``least_gain`` of
-    its value, at the stage's finest level.
+    """Runs ``stage`` and returns its transform only if its first similarity fell by at least
+    ``least_gain`` of its value, at the stage's finest level; otherwise the initial transform.
 
-    A rigid or affine fit follows whatever fills most of the image; where organs move inside a still
-    body that is worse than none.
+    A rigid or affine fit follows the largest part of the image. Where organs move inside a body
+    that does not move, that is worse than no fit.
     """
 
     stage: Registration
@@ -40,7 +40,9 @@ class KeepIfImproved:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> StageResult:
-        """The result of the stage, or ``initial`` again; the notes say which, and both costs."""
+        """The result of the stage, or ``initial`` again: ``kept`` tells which of them it is. The
+        notes hold the similarity before and after.
+        """
         result = self.stage.run(pair, initial, seed=seed, progress=progress)
         level = self.stage.level(pair, self.stage.scales[-1].spacing_mm)
         samples = Samples(level, WholeGrid().draw(level.fixed_mask, torch.Generator()))

@@ -1,4 +1,4 @@
-"""Going on from a free-form deformation that another stage has found."""
+"""Refining a free-form deformation that another stage has found."""
 
 from dataclasses import dataclass, replace
 
@@ -11,10 +11,10 @@ from inrreg.transforms import BSpline, Composite, Transform
 
 @dataclass(frozen=True)
 class Refinement:
-    """Runs ``stage`` on the spline that ``initial`` begins with, instead of on a new one before it.
+    """Runs ``stage`` on a copy of the spline that ``initial`` begins with, instead of on a new one.
 
-    The penalties then see the whole deformation, not what is added to it, and a step costs no walk
-    along a chain. The model in ``stage.transform`` is not built.
+    The penalties then act on the whole deformation, not only on what is added to it, and a step
+    does not evaluate a chain. The model in ``stage.transform`` is not built.
     """
 
     stage: Registration
@@ -48,6 +48,6 @@ class Refinement:
 
 
 def parted(transform: Transform) -> tuple[Transform, Transform | None]:
-    """What ``transform`` begins with, and what follows it."""
+    """The first transform of a chain, and the rest of it (None if there is none)."""
     first, *rest = transform.chain if isinstance(transform, Composite) else [transform]
     return first, Composite(rest) if rest else None

@@ -92,16 +92,18 @@ def identity(ndim: int) -> Translation:
 
 
 class Rigid(Linear):
-    """T(x) = R (x - c) + c + t with R = exp of the skew matrix of ``turn`` / radius (an angle in
-    2-D, an axis times angle in 3-D).
+    """T(x) = R (x - c) + c + t with R = exp of the skew matrix of ``rotation_vector`` / radius (an
+    angle in 2-D, an axis times angle in 3-D).
     """
 
     def __init__(self, center: ArrayLike, radius: float) -> None:
         super().__init__(center, radius)
-        self.turn = nn.Parameter(torch.zeros(1 if self.ndim == 2 else 3, dtype=torch.float64))
+        self.rotation_vector = nn.Parameter(
+            torch.zeros(1 if self.ndim == 2 else 3, dtype=torch.float64)
+        )
 
     def matrix(self) -> Float[Tensor, "d d"]:
-        angle = self.turn / self.radius
+        angle = self.rotation_vector / self.radius
         zero = torch.zeros_like(angle[0])
         if self.ndim == 2:
             skew = torch.stack([zero, -angle[0], angle[0], zero]).reshape(2, 2)

@@ -21,7 +21,7 @@ from inrreg.amortised import (
     save_amortised,
     train,
 )
-from inrreg.amortised.network import codes_only, seen
+from inrreg.amortised.network import codes_only, encoder_input
 from inrreg.amortised.training import cost, training_loss, untrained
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Cube, Grid
@@ -112,7 +112,7 @@ def test_images_of_any_frame_are_seen_where_they_lie(
         torch.full((grid.ndim,), 2.0),
         torch.tensor(grid.center),
     )
-    found = seen(ImagePair(image, image).to(device), turn.to(device), cube, 33).cpu()
+    found = encoder_input(ImagePair(image, image).to(device), turn.to(device), cube, 33).cpu()
     points = cube.lattice(33).points(torch.float64)
     for i, x in ((0, -1.0), (16, 0.0), (32, 1.0)):
         assert cube.to_unit(points[(i,) * grid.ndim]).tolist() == pytest.approx(

@@ -144,8 +144,8 @@ def test_a_mask_lies_on_the_grid_of_the_view_and_is_0_outside_its_weight(
     view = seen(fixed, warped, pushed(4.0, 0.3), Translation.by([0.0, 0.3, 0.0]), weight)
     moved = Aligned(
         *[image.to(device) for image in (view.fixed, view.warped, view.weight)],
-        view.there.to(device),
-        view.back.to(device) if view.back else None,
+        view.forward.to(device),
+        view.backward.to(device) if view.backward else None,
     )
     mask = detector(moved)
     assert mask.grid is GRID

@@ -153,8 +153,8 @@ def test_disagreement_speaks_and_agreement_is_silent(device: torch.device) -> No
             view.fixed.to(device),
             view.warped.to(device),
             view.weight.to(device),
-            view.there.to(device),
-            None if view.back is None else view.back.to(device),
+            view.forward.to(device),
+            None if view.backward is None else view.backward.to(device),
         )
         return InconsistencyEvidence(least_noise_mm=1.0)(
             moved, counterpart * (0.0 if back else 1.0)

@@ -313,15 +313,14 @@ def test_an_interrupt_of_the_mask_ends_the_run(
 
 
 def test_a_fit_that_diverges_on_the_way_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Registration.run
+    fit = Registration.fit
 
-    def diverge(self: Registration, pair: ImagePair, *args: Any, **options: Any) -> StageResult:
-        return replace(
-            run(self, pair, *args, **options),
-            outcome=Outcome.DIVERGED if self.scales[0].spacing_mm == 6 else Outcome.CONVERGED,
-        )
+    def diverge(self: Registration, *arguments: Any) -> tuple[Outcome, list[Record]]:
+        _, history = fit(self, *arguments)
+        at_6_mm = self.scales[0].spacing_mm == 6
+        return Outcome.DIVERGED if at_6_mm else Outcome.CONVERGED, history
 
-    monkeypatch.setattr(Registration, "run", diverge)
+    monkeypatch.setattr(Registration, "fit", diverge)
     quick = replace(BRIEF, registration=replace(FIT, scales=(Scale(6, 2), Scale(3, 2))))
     result = quick.run(pair_of())
     assert result.outcome is Outcome.DIVERGED

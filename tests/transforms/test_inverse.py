@@ -137,7 +137,7 @@ def test_its_jacobian_is_the_inverse_matrix(transform: Transform, points: Tensor
 def test_rotations_by_nearly_half_a_turn_are_no_obstacle(grid: Grid, points: Tensor) -> None:
     """Fixed-point iteration x <- y - u(x) diverges here; Newton's method does not."""
     rigid = Rigid(grid.center, radius=1.0)
-    rigid.turn.data[-1] = 3.0
+    rigid.rotation_vector.data[-1] = 3.0
     torch.testing.assert_close(
         NumericInverse(rigid, 1e-6)(points), rigid.inverse()(points), rtol=0, atol=1e-6
     )

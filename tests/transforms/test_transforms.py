@@ -262,7 +262,7 @@ def test_translation_by_mm() -> None:
 def test_rigid_is_scipys_rotation_about_the_centre(grid_3d: Grid, points: Tensor) -> None:
     points = points if points.shape[-1] == 3 else torch.cat([points, points[:, :1]], -1)
     rigid = TRANSFORMS["rigid"](grid_3d, torch.Generator().manual_seed(0))
-    rotation = Rotation.from_rotvec(rigid.turn.detach().numpy() / rigid.radius)
+    rotation = Rotation.from_rotvec(rigid.rotation_vector.detach().numpy() / rigid.radius)
     expected = (
         rotation.apply(points.numpy() - grid_3d.center)
         + grid_3d.center
@@ -273,7 +273,7 @@ def test_rigid_is_scipys_rotation_about_the_centre(grid_3d: Grid, points: Tensor
 
 def test_rigid_in_2d_turns_from_x_to_y(grid_2d: Grid) -> None:
     rigid = Rigid(grid_2d.center, radius=2.0)
-    rigid.turn.data.fill_(2.0 * np.pi / 2)
+    rigid.rotation_vector.data.fill_(2.0 * np.pi / 2)
     quarter = rigid(torch.tensor(grid_2d.center) + torch.tensor([3.0, 0.0]))
     torch.testing.assert_close(
         quarter, torch.tensor(grid_2d.center) + torch.tensor([0.0, 3.0], dtype=torch.float64)
@@ -282,7 +282,12 @@ def test_rigid_in_2d_turns_from_x_to_y(grid_2d: Grid) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "parameter"),
-    [("rigid", "turn"), ("affine", "gradient"), ("affine", "shift"), ("translation", "shift")],
+    [
+        ("rigid", "rotation_vector"),
+        ("affine", "gradient"),
+        ("affine", "shift"),
+        ("translation", "shift"),
+    ],
 )
 def test_one_mm_of_a_parameter_is_one_mm_of_motion_at_the_radius(
     kind: str, parameter: str, grid_3d: Grid
