@@ -51,21 +51,6 @@ def with_settings(preset: Preset, settings: Mapping[str, object]) -> Preset:
     return preset
 
 
-def parsed_settings(assignments: tuple[str, ...]) -> dict[str, object]:
-    """The settings of ``name=value`` texts; the last one of a name counts.
-
-    Raises:
-        InputError: a text without ``=``.
-    """
-    for text in assignments:
-        if "=" not in text:
-            raise InputError(
-                f"the setting {text!r} has no value; write it as STAGE.OPTION=VALUE, for instance"
-                " continuous.optimiser.learning_rate=0.2"
-            )
-    return dict(text.split("=", 1) for text in assignments)
-
-
 def _settings_of(preset: Preset) -> dict[str, Setting]:
     own = {
         name: setting
