@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.core.settings_checks import check_above_zero, check_not_negative
 from inrreg.objective.step import Step
 from inrreg.penalties.entries import as_jacobian, compiles, entries
 
@@ -24,6 +25,10 @@ class TotalVariation:
     weight: float = 1.0
     smoothing: float = 0.05
     name: str = "total_variation"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
+        check_above_zero(self, "smoothing")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         if compiles(step.jacobian):

@@ -13,6 +13,12 @@ from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.core.image_pair import ImagePair
+from inrreg.core.settings_checks import (
+    check_above_zero,
+    check_count,
+    check_items,
+    check_not_negative,
+)
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.core.threads import prefer_kernels
 from inrreg.objective.samplers import Sampler, WholeGrid
@@ -47,6 +53,10 @@ class Scale:
     control_spacing_mm: float | None = None
     learning_rate: float | None = None
 
+    def __post_init__(self) -> None:
+        check_above_zero(self, "spacing_mm", "control_spacing_mm", "learning_rate")
+        check_count(self, "iterations")
+
 
 @dataclass(frozen=True)
 class Registration:
@@ -70,6 +80,11 @@ class Registration:
     mask_margin_mm: float = 0.0
     use_moving_mask: bool = False
     name: str = "continuous"
+
+    def __post_init__(self) -> None:
+        check_items(self, "similarities", "scales", least=1)
+        check_items(self, "penalties")
+        check_not_negative(self, "mask_margin_mm")
 
     def run(
         self,
