@@ -82,6 +82,10 @@ class Registration:
     name: str = "continuous"
 
     def __post_init__(self) -> None:
+        if self.similarities == ():
+            raise InputError(
+                "a registration needs at least one similarity, for instance similarities=(LNCC(),)"
+            )
         check_items(self, "similarities", "scales", least=1)
         check_items(self, "penalties")
         check_not_negative(self, "mask_margin_mm")
@@ -97,12 +101,8 @@ class Registration:
         """Fit the residual of ``initial``; the result's transform is x -> initial(x + u(x)).
 
         Raises:
-            InputError: no similarity given, or a window larger than the lattices it meets.
+            InputError: a window larger than the lattices it meets.
         """
-        if not self.similarities:
-            raise InputError(
-                "a registration needs at least one similarity, for instance similarities=(LNCC(),)"
-            )
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)
         transform = (
             self.transform

@@ -13,6 +13,17 @@ from inrreg.app.exit_codes import EXIT, FAILED, STOPPED
 
 log = logging.getLogger(__name__)
 
+Processes = Annotated[
+    int | None,
+    arg(metavar="N", help_behavior_hint="(default: as many as there are cores, one on a GPU)"),
+]
+Share = Annotated[
+    int | None, arg(metavar="N", help_behavior_hint="(default: the cores shared out)")
+]
+Scheduler = Annotated[
+    str | None, arg(metavar="ADDRESS", help_behavior_hint="(default: this machine)")
+]
+
 
 def cohort(
     pairs: Annotated[Path, Positional, arg(metavar="PAIRS")],
@@ -20,16 +31,9 @@ def cohort(
     preset: Annotated[str, arg(metavar="NAME")] = "default",
     device: Device = "cpu",
     seed: Seed = 0,
-    processes: Annotated[
-        int | None,
-        arg(metavar="N", help_behavior_hint="(default: as many as there are cores, one on a GPU)"),
-    ] = None,
-    threads: Annotated[
-        int | None, arg(metavar="N", help_behavior_hint="(default: the cores shared out)")
-    ] = None,
-    scheduler: Annotated[
-        str | None, arg(metavar="ADDRESS", help_behavior_hint="(default: this machine)")
-    ] = None,
+    processes: Processes = None,
+    threads: Share = None,
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> int:
