@@ -50,7 +50,7 @@ class Request:
             " formats have pixels of 1 mm).",
             "metavar": "FIXED",
             "kind": Path,
-            "hint": "(required without --config)",
+            "hint": "(required, unless a config.json is given)",
         }
     )
     moving: "ImageLike" = field(
@@ -58,7 +58,7 @@ class Request:
             "help": "Image to be aligned with the fixed image.",
             "metavar": "MOVING",
             "kind": Path,
-            "hint": "(required without --config)",
+            "hint": "(required, unless a config.json is given)",
         }
     )
     _: KW_ONLY
