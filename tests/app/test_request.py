@@ -181,10 +181,7 @@ def test_the_command_line_runs_a_config_again(
 ) -> None:
     path = config_of(folder, seed=7, settings={RATE: "0.3"})
     with pytest.raises(SystemExit) as ending:
-        main(
-            ["register", "--config", str(path), "-o", str(folder / "out"), "--dry-run"]
-            + ["--threads", "1"]
-        )
+        main(f"register --config {path} -o {folder / 'out'} --dry-run --threads 1".split(" "))
     assert ending.value.code == 0
     assert "1 threads, seed 7" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ending:

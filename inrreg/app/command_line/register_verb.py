@@ -99,10 +99,10 @@ def request_of(given: Any, config: Path | None) -> Request:
         values["settings"] = parsed_settings(values["settings"])
     if config is not None:
         return Request.from_json(config, **values)
-    missing = [name for name in POSITIONAL if name not in values]
+    missing = [name.upper() for name in POSITIONAL if name not in values]
     if missing:
         raise InputError(
-            f"{' and '.join(missing).upper()} not given; name the fixed and the moving image, or"
+            f"{' and '.join(missing)} not given; name the fixed and the moving image, or"
             " give --config with the config.json of a result"
         )
     return Request(**values)
