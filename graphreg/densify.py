@@ -17,6 +17,7 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
+from inrreg.core.settings_checks import check_above_zero, check_not_negative
 from inrreg.ops.distances import AT_ONCE, distances, weighted_distances
 from inrreg.ops.sampling import smoothed
 from inrreg.ops.separable import taps
@@ -51,6 +52,9 @@ class ThinPlate:
     """
 
     smoothing: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "smoothing")
 
     def __call__(
         self,
@@ -180,6 +184,9 @@ class NormalisedConvolution:
 
     sigma_mm: float = 10.0
 
+    def __post_init__(self) -> None:
+        check_above_zero(self, "sigma_mm")
+
     def __call__(
         self,
         points: Float[Tensor, "n d"],
@@ -211,6 +218,9 @@ class LeastSquaresSpline:
     """
 
     bending: float = 50.0
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "bending")
 
     def __call__(
         self,

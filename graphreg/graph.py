@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from inrreg.core.errors import InputError
+from inrreg.core.settings_checks import check_count, check_not_negative
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,10 @@ class NearestNeighbours:
     k: int = 10
     intensity_mm: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_count(self, "k")
+        check_not_negative(self, "intensity_mm")
+
     def __call__(self, points: Float[Tensor, "n d"], intensities: Float[Tensor, " n"]) -> Graph:
         if not 1 <= self.k < len(points):
             raise InputError(
@@ -88,6 +93,10 @@ class SpanningTree:
 
     k: int = 32
     intensity_mm: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count(self, "k")
+        check_not_negative(self, "intensity_mm")
 
     def __call__(self, points: Float[Tensor, "n d"], intensities: Float[Tensor, " n"]) -> Graph:
         if len(points) < 1:

@@ -22,6 +22,7 @@ from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image, Points
 from inrreg.core.image_pair import Correspondences, ImagePair
+from inrreg.core.settings_checks import check_above_zero, check_items
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.core.threads import prefer_kernels
 from inrreg.objective.features import Feature, RobustWindow
@@ -66,6 +67,10 @@ class GraphRegistration:
     outlier_mm: float = 2.0
     memory_mb: float = 2048.0
     name: str = "graph"
+
+    def __post_init__(self) -> None:
+        check_items(self, "searches", least=1)
+        check_above_zero(self, "lattice_mm", "outlier_mm", "memory_mb")
 
     @prefer_kernels()
     def run(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
+from inrreg.core.settings_checks import check_above_zero, check_count, check_not_negative
 from inrreg.ops.blur import blurred
 from inrreg.ops.farthest_points import farthest_points, points_between
 from inrreg.ops.masks import dilated
@@ -61,6 +62,11 @@ class Foerstner:
     erosion_mm: float = 2.0
     threshold: float = 0.01
 
+    def __post_init__(self) -> None:
+        check_count(self, "count")
+        check_above_zero(self, "spacing_mm", "sigma_mm")
+        check_not_negative(self, "erosion_mm", "threshold")
+
     def __call__(
         self, image: Image, mask: Image, generator: torch.Generator
     ) -> Float[Tensor, "n d"]:
@@ -96,6 +102,10 @@ class RandomKeypoints:
     count: int = 2000
     erosion_mm: float = 2.0
 
+    def __post_init__(self) -> None:
+        check_count(self, "count")
+        check_not_negative(self, "erosion_mm")
+
     def __call__(
         self, image: Image, mask: Image, generator: torch.Generator
     ) -> Float[Tensor, "n d"]:
@@ -115,6 +125,10 @@ class RegularKeypoints:
 
     spacing_mm: float = 10.0
     erosion_mm: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "spacing_mm")
+        check_not_negative(self, "erosion_mm")
 
     def __call__(
         self, image: Image, mask: Image, generator: torch.Generator
@@ -153,6 +167,11 @@ class FilledKeypoints:
     count: int = 2000
     gap_mm: float = 5.0
     erosion_mm: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_count(self, "count")
+        check_above_zero(self, "gap_mm")
+        check_not_negative(self, "erosion_mm")
 
     def __call__(
         self, image: Image, mask: Image, generator: torch.Generator

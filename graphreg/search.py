@@ -25,6 +25,7 @@ from graphreg.labels import Labels
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.core.image_pair import ImagePair
+from inrreg.core.settings_checks import check_above_zero, check_count
 from inrreg.objective.features import Feature
 from inrreg.ops.masks import as_weight, bounding_box, without
 from inrreg.ops.pyramid import pyramid_level
@@ -117,6 +118,10 @@ class Search:
     patch_radius: int = 1
     temperature: float = 0.003
     symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "spacing_mm", "temperature")
+        check_count(self, "patch_radius", least=0)
 
     def run(
         self,

@@ -4,12 +4,15 @@ import ast
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import inrreg
+from inrreg.app.command_line.register_verb import OPTIONS
 from inrreg.app.register import prepare
+from inrreg.app.request import Request
 
 ROOT = Path(__file__).parent.parent
 
@@ -63,10 +66,30 @@ def test_other_names_are_refused() -> None:
         inrreg.registre  # noqa: B018
 
 
-def test_preparing_takes_what_registering_takes() -> None:
-    register = dict(inspect.signature(inrreg.register).parameters)
-    assert register.pop("progress").default is None
-    assert register == dict(inspect.signature(prepare).parameters)
+def test_python_takes_the_fields_of_the_request() -> None:
+    names = [each.name for each in fields(Request)]
+    for function in (inrreg.register, prepare):
+        signature = inspect.signature(function)
+        assert [*signature.parameters] == names
+        assert all(
+            each.kind is inspect.Parameter.KEYWORD_ONLY
+            for each in signature.parameters.values()
+            if each.name not in ("fixed", "moving")
+        )
+
+
+def test_the_front_door_has_types() -> None:
+    assert [each.name for each in fields(Request) if "Any" in str(each.type)] == []
+
+
+def test_the_command_line_has_options_for_all_but_objects_of_python() -> None:
+    options = {each.name for each in OPTIONS}
+    assert {each.name for each in fields(Request)} - options == {
+        "initial",
+        "spacing",
+        "affine",
+        "progress",
+    }
 
 
 def test_errors_are_also_the_builtin_ones() -> None:

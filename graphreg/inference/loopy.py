@@ -12,6 +12,7 @@ from torch import Tensor
 from graphreg.graph import Graph
 from graphreg.inference.pairwise import Quadratic, energy
 from graphreg.labels import Labels
+from inrreg.core.settings_checks import check_count, check_fraction, check_not_negative
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,11 @@ class LoopyMinSum:
     iterations: int = 10
     damping: float = 0.3
     tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_count(self, "iterations")
+        check_fraction(self, "damping")
+        check_not_negative(self, "tolerance")
 
     def __call__(
         self, costs: Float[Tensor, "n *labels"], graph: Graph, labels: Labels

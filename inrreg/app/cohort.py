@@ -6,7 +6,6 @@ its own process with it and nothing else, holds no memory afterwards, and gives 
 ``inrreg register`` gives.
 """
 
-import csv
 import logging
 import os
 import pickle
@@ -15,12 +14,13 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from inrreg.app.cohort_rows import NUMBERS, Row, number_at, write_table
 from inrreg.app.cohort_table import Entry, read_pairs, same_inputs
 from inrreg.app.config import versions
 from inrreg.app.result import VERSION_KEY, check_output, is_result, load
@@ -33,25 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TABLE, LOGS = "cohort.csv", "logs"
+LOGS = "logs"
 PENDING, FAILED = "pending", "failed"
-NUMBERS = {
-    "total_s": ("time_s", "total"),
-    "stages_s": ("time_s", "stages"),
-    "memory_mb": ("memory_mb", "process"),
-    "ncc_before": ("similarity", "before", "ncc"),
-    "ncc_after": ("similarity", "after", "ncc"),
-    "lncc_before": ("similarity", "before", "lncc"),
-    "lncc_after": ("similarity", "after", "lncc"),
-    "landmarks_initial_mean_mm": ("landmarks", "all", "initial_mean_mm"),
-    "landmarks_mean_mm": ("landmarks", "all", "mean_mm"),
-    "landmarks_median_mm": ("landmarks", "all", "median_mm"),
-    "landmarks_trimmed98_mm": ("landmarks", "all", "trimmed98_mm"),
-    "folded_percent": ("jacobian", "folded_percent"),
-    "det_min": ("jacobian", "min"),
-    "det_sd_log": ("jacobian", "sd_log"),
-}
-"""The columns of the table that are numbers, and where metrics.json has them."""
 RESULT_FILES = ("displacement.nii.gz", "warped.nii.gz", "report.html")
 """What a whole result holds beside what ``load`` reads."""
 CHILD = "from inrreg.app.cohort import _child; _child()"
@@ -61,8 +44,6 @@ PRIVATE = "127.0.0.1:0"
 """Any free port that this machine alone sees: Dask serves pages of its own even where nobody asks
 for them.
 """
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +101,11 @@ def run(
     rows = {task.entry.name: _finished(task) if _done(task) else _pending(task) for task in tasks}
     waiting = [task for task in tasks if rows[task.entry.name]["outcome"] == PENDING]
     with _client(scheduler, count) if waiting else nullcontext() as client:
-        _write(rows.values(), folder)
+        write_table(rows.values(), folder)
         with closing(_performed(waiting, client)) as performed:
             for row in performed:
                 rows[row["name"]] = row
-                _write(rows.values(), folder)
+                write_table(rows.values(), folder)
                 if progress is not None:
                     progress(row)
     return list(rows.values())
@@ -297,34 +278,8 @@ def _finished(task: Task) -> Row:
         **_pending(task),
         "outcome": metrics["outcome"]["name"],
         "message": metrics["outcome"]["message"],
-        **{name: _at(metrics, keys) for name, keys in NUMBERS.items()},
+        **{name: number_at(metrics, keys) for name, keys in NUMBERS.items()},
     }
-
-
-def _at(metrics: Any, keys: Sequence[str]) -> float | None:
-    """The number under nested keys; None where there is none, as without landmarks."""
-    for key in keys:
-        metrics = None if metrics is None else metrics.get(key)
-    return metrics
-
-
-def _write(rows: Iterable[Row], folder: Path) -> None:
-    """Write the table at once or not at all."""
-    part = folder / f".{TABLE}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(
-                stream, ["name", "preset", "outcome", "message", *NUMBERS], lineterminator="\n"
-            )
-            writer.writeheader()
-            writer.writerows(rows)
-        part.replace(folder / TABLE)
-    except OSError as error:
-        raise OutputError(
-            f"{folder / TABLE} could not be written ({error.strerror}); check that its folder can"
-            " be written to and has room"
-        ) from error
 
 
 def _check_options(

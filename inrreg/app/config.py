@@ -25,12 +25,20 @@ def versions() -> dict[str, str]:
     }
 
 
-def input_entry(source: Any, content: Image | tuple[Points, Points]) -> dict[str, Any]:
-    """Where an input came from (a file with its SHA-256, an object in memory by its type, or the
-    preset) and what it holds (grid or count, SHA-256).
+def input_entry(source: object, content: Image | tuple[Points, Points]) -> dict[str, Any]:
+    """Where an input came from (absolute paths with their SHA-256, an object in memory by its type,
+    or the preset) and its content (grid or count, SHA-256).
     """
     if isinstance(source, str | Path):
-        entry = {"file": str(source), "file_sha256": hash_file(source)}
+        entry: dict[str, Any] = {
+            "file": str(Path(source).absolute()),
+            "file_sha256": hash_file(source),
+        }
+    elif isinstance(source, list | tuple) and all(isinstance(one, str | Path) for one in source):
+        entry = {
+            "files": [str(Path(one).absolute()) for one in source],
+            "files_sha256": [hash_file(one) for one in source],
+        }
     else:
         entry = {"object": "found by the preset" if source is None else type(source).__name__}
     if isinstance(content, Image):

@@ -5,7 +5,6 @@ channels of one image.
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from inrreg.core.errors import InputError
 from inrreg.core.image import Image
 from inrreg.core.image_pair import Change, ImagePair
 from inrreg.io import as_image
+from inrreg.io.input_types import ImageLike
 from inrreg.objective.features import Feature
 from inrreg.transforms import identity
 from inrreg.transforms.warp import warp
@@ -21,7 +21,7 @@ from inrreg.transforms.warp import warp
 log = logging.getLogger(__name__)
 
 
-def one_channel(source: Any, name: str) -> Image:
+def one_channel(source: ImageLike, name: str) -> Image:
     """An image fit to be registered, on the CPU, in single precision.
 
     Raises:
@@ -39,7 +39,7 @@ def one_channel(source: Any, name: str) -> Image:
 
 
 def further_contrasts(
-    sources: Sequence[tuple[Any, Any]], fixed: Image, moving: Image
+    sources: Sequence[tuple[ImageLike, ImageLike]], fixed: Image, moving: Image
 ) -> tuple[tuple[Image, Image], ...]:
     """Further contrasts ``(fixed, moving)`` of the pair, each on the grid of the first one of its
     side; what lies on another grid is resampled, and that is said.

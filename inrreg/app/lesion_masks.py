@@ -4,21 +4,23 @@ the masks, or take them as they are.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import torch
 
+from inrreg.app.mask_mode import MaskMode
 from inrreg.core.checks import check_mask
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
 from inrreg.io import as_mask
+from inrreg.io.input_types import MaskLike
 from inrreg.metamorphosis import GivenMask, NonCorrespondence
 from inrreg.presets import Preset
 
-MaskMode = Literal["learn", "prior", "fixed"]
 
-
-def lesion_mask(source: Any, name: str, image: Image, mask: Image | None) -> Image | None:
+def lesion_mask(
+    source: MaskLike | None, name: str, image: Image, mask: Image | None
+) -> Image | None:
     """A lesion mask (1 means "has no counterpart") on the grid of its image, as 0 and 1.
 
     Raises:
@@ -78,14 +80,20 @@ def with_mask_mode(
             f'the mask mode "{mode}" needs a lesion mask of the fixed image, of the moving image or'
             ' of both; give one, or take the mode "learn"'
         )
-    if mode == "fixed":
-        stages = tuple(
-            (
-                replace(stage, mask=GivenMask(), survey=())
-                if isinstance(stage, NonCorrespondence)
-                else stage
-            )
-            for stage in preset.stages
+    chosen: MaskMode = mode or ("prior" if given else "learn")
+    return in_mask_mode(preset, chosen), chosen
+
+
+def in_mask_mode(preset: Preset, mode: MaskMode | None) -> Preset:
+    """``preset`` with lesion masks used unchanged where the mode is "fixed", else as it is."""
+    if mode != "fixed":
+        return preset
+    stages = tuple(
+        (
+            replace(stage, mask=GivenMask(), survey=())
+            if isinstance(stage, NonCorrespondence)
+            else stage
         )
-        return replace(preset, stages=stages), mode
-    return preset, mode or ("prior" if given else "learn")
+        for stage in preset.stages
+    )
+    return replace(preset, stages=stages)

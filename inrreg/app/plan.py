@@ -4,23 +4,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from inrreg.app.load import Job
 from inrreg.app.memory import estimated_mb, scales_of
-from inrreg.app.register import Request
 from inrreg.core.image import Image
 from inrreg.ops.sampling import inside
 
 
-def plan(job: Request) -> Iterator[tuple[str, str]]:
+def plan(job: Job) -> Iterator[tuple[str, str]]:
     """Name and finding, line by line: geometry, overlap, masks, stages and memory."""
     pair = job.pair
     yield "fixed", f"{pair.fixed.name}: {pair.fixed.grid}"
     yield "moving", f"{pair.moving.name}: {pair.moving.grid}"
-    apart = float(np.linalg.norm(pair.fixed.grid.center - pair.moving.grid.center))
+    distance = float(np.linalg.norm(pair.fixed.grid.center - pair.moving.grid.center))
     yield (
         "overlap",
         (
             f"{overlap_percent(pair.fixed, pair.moving):.0f} % of the fixed image lies in the"
-            f" moving one by the headers; centres {apart:.1f} mm apart"
+            f" moving one by the headers; centres {distance:.1f} mm apart"
         ),
     )
     for which, mask in (("fixed", pair.fixed_mask), ("moving", pair.moving_mask)):

@@ -16,6 +16,7 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
+from inrreg.core.settings_checks import check_above_zero, check_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,9 @@ class WholeGrid:
     spacing_mm: float | None = None
     deterministic: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        check_above_zero(self, "spacing_mm")
+
     def draw(self, mask: Image, generator: torch.Generator) -> Sites:
         """One lattice: the grid."""
         grid = mask.grid if self.spacing_mm is None else mask.grid.resampled(self.spacing_mm)
@@ -69,6 +73,9 @@ class Patches:
     count: int = 500
     size: int = 7
     deterministic: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_count(self, "count", "size")
 
     def draw(self, mask: Image, generator: torch.Generator) -> Sites:
         """``count`` lattices of ``size``^d sites."""
@@ -102,6 +109,9 @@ class RandomPoints:
 
     count: int = 10_000
     deterministic: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_count(self, "count")
 
     def draw(self, mask: Image, generator: torch.Generator) -> Sites:
         """``count`` lattices of one site."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from inrreg.core.settings_checks import check_above_zero, check_count
 from inrreg.core.threads import Cancelled
 from inrreg.optimisation.moments import AdamState
 from inrreg.optimisation.outcome import Outcome
@@ -58,6 +59,9 @@ class Adam:
     betas: tuple[float, float] = (0.9, 0.99)
     stopping: Stopping = field(default_factory=SlopeStopping)
 
+    def __post_init__(self) -> None:
+        check_above_zero(self, "learning_rate", "final_fraction")
+
     def minimise(
         self,
         cost: Cost,
@@ -95,6 +99,10 @@ class LBFGS:
     history: int = 10
     evaluations: int = 25
     stopping: Stopping = field(default_factory=lambda: SlopeStopping(window=5))
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "learning_rate")
+        check_count(self, "history", "evaluations")
 
     def minimise(
         self,
@@ -155,6 +163,10 @@ class GradientDescent:
     learning_rate: float = 0.5
     evaluations: int = 20
     stopping: Stopping = field(default_factory=SlopeStopping)
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "learning_rate")
+        check_count(self, "evaluations")
 
     def minimise(
         self,

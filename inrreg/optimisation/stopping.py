@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inrreg.core.settings_checks import check_count, check_not_negative
+
 
 @dataclass(frozen=True)
 class SlopeStopping:
@@ -13,6 +15,10 @@ class SlopeStopping:
 
     window: int = 20
     tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_count(self, "window", least=2)
+        check_not_negative(self, "tolerance")
 
     def converged(self, costs: list[float]) -> bool:
         """Whether ``costs``, one an iteration, have stopped falling."""

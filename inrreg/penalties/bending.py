@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.core.errors import InputError
+from inrreg.core.settings_checks import check_not_negative
 from inrreg.objective.step import Step
 from inrreg.ops.bending_energy import bending_energy
 
@@ -25,6 +26,9 @@ class Bending:
 
     weight: float = 1.0
     name: str = "bending"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         if min(step.sites.lattice) < 2:

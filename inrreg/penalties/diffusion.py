@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.core.settings_checks import check_not_negative
 from inrreg.objective.step import Step
 
 
@@ -18,6 +19,9 @@ class Diffusion:
 
     weight: float = 1.0
     name: str = "diffusion"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         d = step.jacobian.shape[-1]

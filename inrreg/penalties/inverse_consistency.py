@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.core.settings_checks import check_not_negative
 from inrreg.objective.step import Step
 
 
@@ -27,6 +28,9 @@ class InverseConsistency:
 
     weight: float = 1.0
     name: str = "inverse_consistency"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         points, there, back = step.sites.points, step.transform, step.fitted_inverse
@@ -49,6 +53,9 @@ class GradICON:
 
     weight: float = 1.0
     name: str = "gradicon"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         points, there, back = step.sites.points, step.transform, step.fitted_inverse

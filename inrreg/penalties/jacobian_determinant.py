@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.core.settings_checks import check_above_zero, check_not_negative
 from inrreg.objective.step import Step
 from inrreg.ops.determinants import determinants
 from inrreg.ops.jacobian_entries import as_jacobian
@@ -23,6 +24,10 @@ class LogJacobian:
     least: float = 0.05
     name: str = "log_jacobian"
 
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
+        check_above_zero(self, "least")
+
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         det = determinant(step.jacobian)
         held = det.clamp(min=self.least)
@@ -38,6 +43,9 @@ class Folding:
     weight: float = 1.0
     least: float = 0.2
     name: str = "folding"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight", "least")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         # few sites or none: the others have no derivative, and none is computed

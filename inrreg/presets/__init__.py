@@ -8,8 +8,9 @@ from collections.abc import Callable
 from inrreg.core.errors import InputError
 from inrreg.presets import brain, default, graph, idir, liver, lung, neural, pathology
 from inrreg.presets.base import Preset
+from inrreg.presets.settings import setting_names, with_settings
 
-__all__ = ["PRESETS", "Preset", "preset"]
+__all__ = ["PRESETS", "Preset", "preset", "setting_names", "with_settings"]
 
 PRESETS: dict[str, Callable[[], Preset]] = {
     "default": default.default,

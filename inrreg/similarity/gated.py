@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.core.errors import InputError
+from inrreg.core.settings_checks import check_not_negative
 from inrreg.objective.features import Feature, intensities
 from inrreg.objective.step import Step
 
@@ -50,6 +51,9 @@ class GatedDistance:
     weight: float = 1.0
     feature: Feature = intensities
     name: str = "gated"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "price", "perimeter_mm", "weight")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         distance = (

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.core.image import Points
+from inrreg.core.settings_checks import check_above_zero, check_not_negative
 from inrreg.objective.step import Step
 
 
@@ -27,6 +28,10 @@ class LandmarkDistance:
     robust_mm: float = 2.0
     confidence: Float[Tensor, " n"] | None = None
     name: str = "landmarks"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
+        check_above_zero(self, "robust_mm")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         points = self.fixed.coords.to(step.sites.points)

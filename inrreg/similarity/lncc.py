@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.core.errors import InputError
+from inrreg.core.settings_checks import check_above_zero, check_not_negative
 from inrreg.objective.features import Feature, intensities
 from inrreg.objective.step import Step
 from inrreg.ops.channel_sums import channel_sums
@@ -41,6 +42,10 @@ class LNCC:
     flatness: float = 0.1
     feature: Feature = intensities
     name: str = "lncc"
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "window_mm")
+        check_not_negative(self, "weight", "flatness")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         fixed, weight, radii = (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.core.settings_checks import check_not_negative
 from inrreg.objective.features import Feature, intensities
 from inrreg.objective.step import Step
 
@@ -18,6 +19,9 @@ class MSE:
     weight: float = 1.0
     feature: Feature = intensities
     name: str = "mse"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         squared = (

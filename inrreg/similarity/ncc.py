@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.core.settings_checks import check_not_negative
 from inrreg.objective.features import Feature, intensities
 from inrreg.objective.step import Step
 
@@ -22,6 +23,9 @@ class NCC:
     weight: float = 1.0
     feature: Feature = intensities
     name: str = "ncc"
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "weight")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         return (

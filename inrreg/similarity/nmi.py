@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inrreg.core.settings_checks import check_count, check_not_negative
 from inrreg.objective.features import Feature, intensities
 from inrreg.objective.step import Step
 
@@ -27,6 +28,10 @@ class NMI:
     weight: float = 1.0
     feature: Feature = intensities
     name: str = "nmi"
+
+    def __post_init__(self) -> None:
+        check_count(self, "bins", least=2)
+        check_not_negative(self, "weight")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
         fixed = step.samples.cached(

@@ -12,6 +12,7 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image_pair import ImagePair
+from inrreg.core.settings_checks import check_above_zero
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.core.threads import prefer_kernels, run_in_background
 from inrreg.ops.masks import as_weight
@@ -38,6 +39,9 @@ class BothDirections:
 
     stage: Refinement
     lattice_mm: float = 6.0
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "lattice_mm")
 
     @property
     def name(self) -> str:

@@ -14,6 +14,12 @@ from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.core.image_pair import ImagePair
+from inrreg.core.settings_checks import (
+    check_above_zero,
+    check_count,
+    check_items,
+    check_not_negative,
+)
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.core.threads import prefer_kernels
 from inrreg.objective.samplers import Sampler, WholeGrid
@@ -48,6 +54,10 @@ class Scale:
     control_spacing_mm: float | None = None
     learning_rate: float | None = None
 
+    def __post_init__(self) -> None:
+        check_above_zero(self, "spacing_mm", "control_spacing_mm", "learning_rate")
+        check_count(self, "iterations")
+
 
 @dataclass(frozen=True)
 class Registration:
@@ -73,6 +83,15 @@ class Registration:
     use_moving_mask: bool = False
     name: str = "continuous"
 
+    def __post_init__(self) -> None:
+        if self.similarities == ():
+            raise InputError(
+                "a registration needs at least one similarity, for instance similarities=(LNCC(),)"
+            )
+        check_items(self, "similarities", "scales", least=1)
+        check_items(self, "penalties")
+        check_not_negative(self, "mask_margin_mm")
+
     def run(
         self,
         pair: ImagePair,
@@ -84,7 +103,7 @@ class Registration:
         """Fit the residual of ``initial``; the result's transform is x -> initial(x + u(x)).
 
         Raises:
-            InputError: no similarity given, or a window larger than the lattices it meets.
+            InputError: a window larger than the lattices it meets.
         """
         watch = Stopwatch()
         generator = torch.Generator().manual_seed(seed)
@@ -110,12 +129,8 @@ class Registration:
         pair, and ``start`` requires no gradient. Random sites come from ``generator``.
 
         Raises:
-            InputError: no similarity given, or a window larger than the lattices it meets.
+            InputError: a window larger than the lattices it meets.
         """
-        if not self.similarities:
-            raise InputError(
-                "a registration needs at least one similarity, for instance similarities=(LNCC(),)"
-            )
         transform.requires_grad_(True)
         history: list[Record] = []
         outcomes = list[Outcome]()

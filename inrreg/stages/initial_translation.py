@@ -16,6 +16,12 @@ import torch
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
 from inrreg.core.image_pair import ImagePair
+from inrreg.core.settings_checks import (
+    check_above_zero,
+    check_count,
+    check_fraction,
+    check_not_negative,
+)
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.objective.features import RobustWindow
 from inrreg.objective.samplers import WholeGrid
@@ -65,6 +71,12 @@ class InitialTranslation:
     least_overlap: float = 0.4
     search_steps: int = 5
     name: str = "start"
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "level_mm")
+        check_not_negative(self, "margin")
+        check_fraction(self, "least_overlap")
+        check_count(self, "search_steps", least=0)
 
     def run(
         self,

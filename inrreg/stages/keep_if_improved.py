@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from inrreg.core.image_pair import ImagePair
+from inrreg.core.settings_checks import check_fraction
 from inrreg.objective.samplers import WholeGrid
 from inrreg.objective.step import Samples, Step
 from inrreg.optimisation.stage_result import Progress, StageResult
@@ -27,6 +28,9 @@ class KeepIfImproved:
 
     stage: Registration
     least_gain: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_fraction(self, "least_gain")
 
     @property
     def name(self) -> str:

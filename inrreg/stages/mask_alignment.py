@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from inrreg.core.image_pair import ImagePair
+from inrreg.core.settings_checks import check_above_zero
 from inrreg.core.threads import prefer_kernels
 from inrreg.ops.masks import as_weight, signed_distance
 from inrreg.optimisation import Adam, Outcome
@@ -36,6 +37,9 @@ class MaskAlignment:
     registration: Registration = field(default_factory=_affine)
     clip_mm: float = 40.0
     name: str = "masks"
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "clip_mm")
 
     @prefer_kernels()
     def run(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
+from inrreg.core.settings_checks import check_above_zero
 from inrreg.ops.banded import Separable
 from inrreg.ops.sampling import spatial_gradient, spline_combination
 from inrreg.ops.separable import apply_along_axes, resampling, spline_coefficients
@@ -170,6 +171,9 @@ class FreeForm:
     """Builds a free-form deformation with knots ``spacing_mm`` apart over the fixed grid."""
 
     spacing_mm: float = 16.0
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "spacing_mm")
 
     def build(self, grid: Grid, generator: torch.Generator) -> BSpline:
         """The identity over ``grid``."""

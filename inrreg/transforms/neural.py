@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from inrreg.core.errors import TransformError
 from inrreg.core.grid import Cube, Grid
 from inrreg.core.image import Image
+from inrreg.core.settings_checks import check_above_zero
 from inrreg.fields import EXECUTION, FIELDS, Annealed, TwoWay, built, value_and_jacobian
 from inrreg.ops.sampling import spatial_gradient, spline_combination
 from inrreg.transforms.base import Transform, from_config, to_config
@@ -188,6 +189,9 @@ class NeuralModel:
     options: dict[str, Any] = field(default_factory=dict)
     scale_mm: float = 10.0
     lattice_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        check_above_zero(self, "scale_mm", "lattice_mm")
 
     def build(self, grid: Grid, generator: torch.Generator) -> Transform:
         """The identity over ``grid``, its weights drawn from ``generator``."""

@@ -22,7 +22,9 @@ from roof_cases import ALARM, TINY, Ending, interrupting, landmarks_of, pair_2d,
 
 import inrreg
 from inrreg import presets
-from inrreg.app import command_line, console
+from inrreg.app import command_line, console, exit_codes
+from inrreg.app.command_line import register_verb
+from inrreg.app.request import Request
 from inrreg.core.errors import InversionError
 from inrreg.core.image import LabelImage, Points
 from inrreg.evaluation import jacobian_determinant
@@ -150,11 +152,11 @@ class TestRegister:
     ) -> None:
         given = {}
 
-        def prepare(*images: Path, **options: object) -> None:
-            given.update(options, images=images)
+        def load(request: Request) -> None:
+            given.update(vars(request))
             raise inrreg.RegistrationError("enough")
 
-        monkeypatch.setattr("inrreg.app.register.prepare", prepare)
+        monkeypatch.setattr("inrreg.app.load.load", load)
         paths = {
             name: Path(f"{name}.x")
             for name in (
@@ -190,11 +192,16 @@ class TestRegister:
             2,
             "--max-memory",
             900,
+            "--set",
+            "a.b=1",
+            "--set",
+            "c=x=y",
         )
         assert (code, err) == (3, "inrreg: enough\n")
         further = ((Path("c.nii"), Path("d.nii")), (Path("e.nii"), Path("f.nii")))
         assert given == {
-            "images": (Path("a.nii"), Path("b.nii")),
+            "fixed": Path("a.nii"),
+            "moving": Path("b.nii"),
             **paths,
             "contrasts": further,
             "mask_mode": "prior",
@@ -203,6 +210,9 @@ class TestRegister:
             "seed": 5,
             "threads": 2,
             "max_memory_mb": 900.0,
+            "settings": {"a.b": "1", "c": "x=y"},
+            # what only Python can give
+            **dict.fromkeys(("initial", "spacing", "affine", "progress")),
         }
 
     def test_shows_a_short_table(self, run: Run, tmp_path: Path) -> None:
@@ -387,15 +397,15 @@ class TestExitCodes:
         assert (f"{outcome.label}: {outcome.value}" in err) == (code != 0)
 
     def test_cover_every_outcome(self) -> None:
-        assert set(command_line.EXIT) == {outcome.name for outcome in Outcome}
+        assert set(exit_codes.EXIT) == {outcome.name for outcome in Outcome}
 
     def test_are_documented(self) -> None:
         page = (ROOT / "docs" / "outputs.md").read_text(encoding="utf-8")
         for code in {
-            command_line.BAD_INPUT,
-            command_line.FAILED,
-            command_line.STOPPED,
-            *command_line.EXIT.values(),
+            exit_codes.BAD_INPUT,
+            exit_codes.FAILED,
+            exit_codes.STOPPED,
+            *exit_codes.EXIT.values(),
         }:
             assert f"| {code} |" in page
             assert str(code) in command_line.DESCRIPTION
@@ -403,7 +413,7 @@ class TestExitCodes:
     def test_of_an_interrupt_while_a_stage_runs(
         self, run: Run, no_report: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(command_line, "progress_shown", lambda: nullcontext(interrupting(15)))
+        monkeypatch.setattr(register_verb, "progress_shown", lambda: nullcontext(interrupting(15)))
         code, out, err = run(
             "register", "fixed.nii.gz", "moving.nii.gz", "-o", tmp_path / "r", "--preset", "tiny"
         )
@@ -820,7 +830,7 @@ class TestHelp:
         listed = re.sub(r"[│\s]+", " ", run("register", "--help")[1])
         told = listed.split("--preset")[1].split("--device")[0]
         assert [name for name in presets.PRESETS if name not in told] == ["tiny"], (
-            "name it in the docstring of inrreg.app.command_line.register"
+            "name it in the help of inrreg.app.request.Request.preset"
         )
 
     def test_without_a_verb(self, run: Run) -> None:
