@@ -410,7 +410,7 @@ def _show_plan(job: Any) -> int:
 def _finish(result: "Result", folder: Path, title: str, quiet: bool) -> int:
     """Show what was found and where it lies; the exit code of the outcome."""
     if not quiet:
-        show_metrics(result.metrics, title)
+        show_metrics(result.metrics.to_json(), title)
         out.print(
             f"report: {folder / 'report.html'}", soft_wrap=True, markup=False, highlight=False
         )

@@ -29,6 +29,7 @@ from inrreg.app.metrics import (
     strict,
 )
 from inrreg.app.result import VERSION_KEY, Result
+from inrreg.app.typed_metrics import Metrics
 from inrreg.core.checks import check_landmarks, check_mask, check_same_dimension
 from inrreg.core.errors import FrameError, InputError, RegistrationError
 from inrreg.core.image import Image, Points
@@ -304,7 +305,7 @@ def _run(job: Request, progress: Progress | None, notes: list[str]) -> Result:
         transform.to("cpu"),
         pair.fixed.grid,
         outcome,
-        strict(metrics),
+        Metrics.from_json(strict(metrics)),
         job.config,
         job.pair,
         job.landmarks,

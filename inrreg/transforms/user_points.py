@@ -62,7 +62,7 @@ def _coordinates(points: Any) -> Tensor:
         array = np.array(points, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"points are a {type(points).__name__} that holds no regular table of numbers ({error});"
-            " give an array, a tensor, a list or inrreg.Points"
+            f"points are a {type(points).__name__} that holds no regular table of numbers"
+            f" ({error}); give an array, a tensor, a list or inrreg.Points"
         ) from error
     return torch.from_numpy(array)

@@ -307,7 +307,7 @@ class TestRun:
         ]
         assert [row["name"] for row in rows] == ["one", "two", "broken"]
         for row in rows[:2]:
-            metrics = inrreg.load(output / row["name"]).metrics
+            metrics = inrreg.load(output / row["name"]).metrics.to_json()
             assert (row["outcome"], row["preset"]) == (metrics["outcome"]["name"], "tiny")
             assert (row["lncc_before"], row["lncc_after"]) == tuple(
                 metrics["similarity"][when]["lncc"] for when in ("before", "after")
