@@ -193,12 +193,11 @@ class Result:
         self._write_report(folder / "report.html", pair, on_grid)
 
     def _write_report(self, path: Path, pair: ImagePair, on_grid: Rendered) -> None:
-        from inrreg.report import Message, registration_report
+        from inrreg.report import Message, ReportContent, registration_report
 
         numbers = self.metrics.to_json()
         del numbers["notes"]  # shown as messages
-        registration_report(
-            path,
+        content = ReportContent(
             fixed=self._under_its_file_name(pair.fixed, "fixed"),
             moving_on_fixed=on_grid.moving_by_headers,
             warped=self._under_its_file_name(on_grid.warped, "moving"),
@@ -229,6 +228,7 @@ class Result:
                 **self.config["versions"],
             },
         )
+        registration_report(path, content)
 
     def _under_its_file_name(self, image: Image, which: str) -> Image:
         """Short enough for a title, and no place for the folders of whoever made it."""

@@ -28,7 +28,7 @@ LINES = (
     "broken,damaged.nii.gz,moving.nii.gz,,,,",
 )
 UNDRAWN = (
-    "import inrreg.report\ninrreg.report.registration_report = lambda path, **content:"
+    "import inrreg.report\ninrreg.report.registration_report = lambda path, content:"
     " path.write_text('drawn elsewhere')\n"
 )
 """Drawing takes longer than the rest."""
@@ -337,7 +337,7 @@ class TestRun:
     ) -> None:
         monkeypatch.setattr(
             "inrreg.report.registration_report",
-            lambda path, **content: path.write_text("drawn elsewhere"),
+            lambda path, content: path.write_text("drawn elsewhere"),
         )
         inrreg.register(
             files / "fixed.nii.gz",

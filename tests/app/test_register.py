@@ -463,9 +463,7 @@ class TestMetrics:
     def test_time_adds_up_and_memory_is_plausible(self, result: Result) -> None:
         time = result.metrics.to_json()["time_s"]
         assert time["total"] == pytest.approx(time["loading"] + time["stages"] + time["measuring"])
-        assert (
-            sum(stage["seconds"] for stage in result.metrics.to_json()["stages"]) <= time["stages"]
-        )
+        assert sum(stage.seconds for stage in result.metrics.stages) <= time["stages"]
         assert 100 < result.metrics.memory_mb.process < 50_000
 
     def test_similarity_rises_and_the_map_is_invertible(self, result: Result) -> None:
