@@ -73,7 +73,7 @@ def progress_shown() -> Iterator["Watch"]:
 
 
 @contextmanager
-def progress_bar(console: Console = err) -> Iterator["Watch"]:
+def progress_bar() -> Iterator["Watch"]:
     """A callback for ``register(progress=...)`` that shows a bar, in a terminal or a notebook:
     stage, level, iterations, time left in the level, and the cost. The bar goes when all is done.
 
@@ -88,7 +88,7 @@ def progress_bar(console: Console = err) -> Iterator["Watch"]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[cost]}", table_column=Column(no_wrap=True)),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True) as bar:
         task, shown = bar.add_task("starting", total=None, cost=""), 0.0
 
         def watch(record: "Record") -> None:
