@@ -104,7 +104,7 @@ def rows(
     is one.
     """
     started = time.perf_counter()
-    metrics = run(pair, chosen, threads).metrics
+    metrics = run(pair, chosen, threads).metrics.to_json()
     seconds = time.perf_counter() - started
     common = {
         "seed": seed,

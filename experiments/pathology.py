@@ -311,8 +311,8 @@ def patient_rows(
         yield (
             {
                 **row,
-                "folded_voxels": result.metrics["jacobian"]["n_folded"],
-                "seconds": result.metrics["time_s"]["total"],
+                "folded_voxels": result.metrics.jacobian.n_folded,
+                "seconds": result.metrics.time_s.total,
             },
             plate,
         )

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from inrreg.app.result import load as load
     from inrreg.core.errors import RegistrationError as RegistrationError
     from inrreg.core.grid import Grid as Grid
-    from inrreg.core.image import Image as Image
-    from inrreg.core.image import LabelImage as LabelImage
     from inrreg.core.image import Points as Points
+    from inrreg.io import Image as Image
+    from inrreg.io import LabelImage as LabelImage
     from inrreg.presets import Preset as Preset
     from inrreg.presets import preset as preset
     from inrreg.stages.gradient_registration import Registration as Registration
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Grid": "core.grid",
-    "Image": "core.image",
-    "LabelImage": "core.image",
+    "Image": "io",
+    "LabelImage": "io",
     "Points": "core.image",
     "Preset": "presets",
     "Registration": "stages.gradient_registration",

@@ -273,7 +273,7 @@ def _failed(task: Task, reason: str) -> Row:
 
 def _finished(task: Task) -> Row:
     """The row of a pair whose result stands in its folder."""
-    metrics = load(task.folder).metrics
+    metrics = load(task.folder).metrics.to_json()
     return {
         **_pending(task),
         "outcome": metrics["outcome"]["name"],

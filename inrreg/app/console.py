@@ -65,16 +65,21 @@ def set_up_logging(quiet: bool = False, verbose: bool = False) -> None:
 
 @contextmanager
 def progress_shown() -> Iterator["Watch"]:
-    """A callback for ``register(progress=...)``: a bar on a terminal, a line for each finished
-    level elsewhere.
+    """A callback for ``register(progress=...)``: a bar on a terminal and in a notebook, a line for
+    each finished level elsewhere.
     """
-    with _bar() if err.is_terminal else _level_lines() as watch:
+    with progress_bar() if err.is_terminal or err.is_jupyter else _level_lines() as watch:
         yield watch
 
 
 @contextmanager
-def _bar() -> Iterator["Watch"]:
-    """Stage, level, iterations, time left in the level, and the cost; gone when it is done."""
+def progress_bar() -> Iterator["Watch"]:
+    """A callback for ``register(progress=...)`` that shows a bar, in a terminal or a notebook:
+    stage, level, iterations, time left in the level, and the cost. The bar goes when all is done.
+
+        with progress_bar() as bar:
+            result = inrreg.register(fixed, moving, progress=bar)
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""Judging a finished result by what the fit has not seen."""
+"""Evaluation of a finished result by data that the fit did not use."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,6 @@ from inrreg.app.metrics import strict
 from inrreg.app.result import Result
 from inrreg.core.checks import check_landmarks
 from inrreg.core.errors import FrameError, InputError
-from inrreg.core.grid import Grid
 from inrreg.evaluation import (
     jacobian_determinant,
     jacobian_statistics,
@@ -74,7 +73,6 @@ def _jacobian(result: Result, mask: Path | None) -> dict[str, Any]:
 
 def _landmarks(result: Result, path: Path) -> dict[str, Any]:
     fixed, moving = read_point_pairs(path)
-    moving_grid = Grid.from_json(result.config["inputs"]["moving"]["grid"])
     check_landmarks(fixed, result.grid, fixed.name)
-    check_landmarks(moving, moving_grid, moving.name)
-    return landmark_error(result.transform, fixed, moving, moving_grid).to_json()
+    check_landmarks(moving, result.moving_grid, moving.name)
+    return landmark_error(result.transform, fixed, moving, result.moving_grid).to_json()

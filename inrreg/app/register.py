@@ -25,6 +25,7 @@ from inrreg.app.metrics import (
 )
 from inrreg.app.request import Request
 from inrreg.app.result import Result
+from inrreg.app.typed_metrics import Metrics
 from inrreg.app.warnings import collected_warnings
 from inrreg.core.errors import RegistrationError
 from inrreg.core.image_pair import ImagePair
@@ -164,7 +165,7 @@ def _run(job: Job, progress: Progress | None, notes: list[str]) -> Result:
         transform.to("cpu"),
         pair.fixed.grid,
         outcome,
-        strict(metrics),
+        Metrics.from_json(strict(metrics)),
         job.config,
         job.pair,
         job.landmarks,

@@ -1,22 +1,27 @@
 """What a registration gives, and the folder it is kept in (docs/outputs.md)."""
 
 import json
-import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
+from numpy.typing import ArrayLike
 
 from inrreg.app.metrics import Landmarks, Rendered, landmark_errors, rendered
-from inrreg.core.errors import InputError, OutputError, RegistrationError, TransformError
+from inrreg.app.result_folder import FILES as FILES
+from inrreg.app.result_folder import VERSION_KEY as VERSION_KEY
+from inrreg.app.result_folder import check_output as check_output
+from inrreg.app.result_folder import is_result as is_result
+from inrreg.app.result_folder import replaced_folder as replaced_folder
+from inrreg.app.result_folder import write_json as write_json
+from inrreg.app.result_images import image_to_warp, reference_grid
+from inrreg.app.typed_metrics import Metrics
+from inrreg.core.errors import InputError, TransformError
 from inrreg.core.grid import Grid
+from inrreg.core.html import html_table
 from inrreg.core.image import Image
 from inrreg.core.image_pair import Change, Correspondences, ImagePair
 from inrreg.io import (
@@ -28,50 +33,33 @@ from inrreg.io import (
 )
 from inrreg.optimisation import Outcome
 from inrreg.optimisation.stage_result import Record
-from inrreg.transforms import Transform, load_transform, save_transform
-from inrreg.transforms.warp import AnyImage, warp
+from inrreg.transforms import Transform, identity, load_transform, save_transform
+from inrreg.transforms.warp import Interpolation, warp
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-VERSION_KEY = "inrreg"
-"""The key of config.json by which a folder is known to be ours."""
-FILES = {
-    "displacement.nii.gz",
-    "warped.nii.gz",
-    "transform",
-    "metrics.json",
-    "config.json",
-    "report.html",
-    "correspondences.csv",
-    "non_correspondence.nii.gz",
-    "appearance_change.nii.gz",
-    "vanished.nii.gz",
-}
-"""All that a result folder may hold; only a folder with nothing else in it is ever replaced."""
 CHANGE = ("non_correspondence", "appearance_change", "vanished")
 """The images of a ``Change``, each in a file of its name."""
-ROOM_FOR_THE_REST = 20_000_000
-"""Bytes for the transform, the report and the small files."""
 
 
 @dataclass(eq=False, repr=False)
 class Result:
-    """The map fixed -> moving, the fixed grid, and every number; ``pair`` is there unless it was
-    loaded from a folder.
+    """What a registration found: the map from fixed to moving points, and all that was measured.
 
-    ``correspondences`` are the keypoints of the last discrete stage, where there was one, and where
-    it found them; ``change`` is what has no counterpart, where a stage looked for that: a mask on
-    the fixed grid, what to add to the warped image there in the units of the fixed one, and the
-    mask on the moving grid.
-
-    ``transform(points)`` maps fixed world points, ``transform.jacobian(points)`` gives the
-    Jacobian, ``transform.inverse()`` the map back; all RAS mm, on the CPU.
+    ``transform(points)`` maps fixed points, ``transform.jacobian(points)`` gives the Jacobian and
+    ``transform.inverse()`` the map from moving to fixed points; all in RAS mm, on the CPU.
+    ``grid`` is the fixed grid. ``pair`` holds the images; it is None if the result was loaded, and
+    ``folder`` then says from where. ``correspondences`` are the keypoints of the last discrete
+    stage that found any. ``change`` is what has no counterpart, where a stage looked for it: a mask
+    on the fixed grid, the change of intensity there in units of the fixed image, and a mask on the
+    moving grid.
     """
 
     transform: Transform
     grid: Grid
     outcome: Outcome
-    metrics: dict[str, Any]
+    metrics: Metrics
     config: dict[str, Any]
     pair: ImagePair | None = None
     landmarks: Landmarks | None = None
@@ -79,33 +67,123 @@ class Result:
     on_grid: Rendered | None = None
     correspondences: Correspondences | None = None
     change: Change | None = None
+    folder: Path | None = None
 
-    def warp(self, image: AnyImage, method: Literal["linear", "cubic"] = "linear") -> AnyImage:
-        """An image of the moving space on the fixed grid; labels by the nearest voxel."""
-        return warp(image, self.transform, self.grid, method=method)
+    def warp(
+        self,
+        image: Any,
+        interpolation: Interpolation | None = None,
+        *,
+        reference: Any = None,
+        grid: Grid | None = None,
+        outside: float | None = None,
+    ) -> Image:
+        """An image of the moving space on the fixed grid, or on the grid of ``reference``.
+
+        Args:
+            image: a path, a nibabel or SimpleITK image, an ``Image`` or ``LabelImage``, or a numpy
+                array on ``grid``.
+            interpolation: "linear", "cubic" or "nearest"; unless given "nearest" for a
+                ``LabelImage`` and "linear" for all else. With "nearest", what is no ``Image`` is
+                read as labels, and the result is a ``LabelImage``.
+            reference: a ``Grid``, an image or an image file in the fixed space.
+            grid: the grid of a numpy array.
+            outside: the value where the map leaves the image; unless given 0 for labels, and the
+                least value of the image for all else.
+
+        Raises:
+            InputError: an image, reference or interpolation that cannot be used.
+            FrameError: the dimensions differ, or the array does not lie on ``grid``.
+        """
+        source = image_to_warp(image, grid, interpolation)
+        target = self.grid if reference is None else reference_grid(reference)
+        return warp(source, self.transform, target, outside, interpolation or "linear")
+
+    def warp_inverse(
+        self,
+        image: Any,
+        interpolation: Interpolation | None = None,
+        *,
+        reference: Any = None,
+        grid: Grid | None = None,
+        outside: float | None = None,
+    ) -> Image:
+        """An image of the fixed space on the moving grid, or on the grid of ``reference`` in the
+        moving space; arguments and errors as in ``warp``.
+
+        Raises:
+            InversionError: the map cannot be inverted at a voxel of the target grid.
+        """
+        source = image_to_warp(image, grid, interpolation)
+        target = self.moving_grid if reference is None else reference_grid(reference)
+        return warp(source, self.transform.inverse(), target, outside, interpolation or "linear")
+
+    @property
+    def moving_grid(self) -> Grid:
+        """The grid of the moving image."""
+        return Grid.from_json(self.config["inputs"]["moving"]["grid"])
+
+    def show(
+        self, at: ArrayLike | None = None, *, fixed: Any = None, moving: Any = None
+    ) -> "Figure":
+        """A figure of fixed (cyan) over moving (red) before and after the registration, in three
+        planes through the fixed point ``at``, RAS mm.
+
+        A loaded result needs the images, ``fixed`` and ``moving``, in any form that ``warp`` takes.
+
+        Raises:
+            InputError: an image is neither given nor part of the result.
+        """
+        import matplotlib.pyplot  # noqa: F401  a notebook draws figures once this is imported
+
+        from inrreg.report import three_planes
+
+        pair = self.pair
+        if (fixed is None or moving is None) and pair is None:
+            raise InputError(
+                "this result was loaded without its images; call show(fixed=..., moving=...)"
+            )
+        target = pair.fixed if fixed is None and pair else image_to_warp(fixed, None, None)
+        source = pair.moving if moving is None and pair else image_to_warp(moving, None, None)
+        mask = pair.fixed_mask if fixed is None and pair else None
+        before = warp(source, identity(self.grid.ndim), target.grid)
+        after = warp(source, self.transform, target.grid)
+        return three_planes(target, before, after, at, mask)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the result folder: displacement, warped image, transform, metrics, config and
-        report; whole or not at all.
+        report; whole or not at all. Of a loaded result the folder is copied.
 
         Raises:
-            OutputError: the folder is there and not a result of ours, or cannot be written.
-            InputError: the result was loaded and its images are not at hand.
+            OutputError: the folder exists and is not a result of inrreg, or cannot be written.
+            InputError: the result has no images, and the folder it came from is gone.
         """
-        if self.pair is None:
-            raise InputError(
-                "this result was loaded without its images, so its report cannot be drawn again;"
-                " copy its folder instead of saving it"
-            )
         with replaced_folder(folder) as part:
-            self._write(part, self.pair, self.on_grid or rendered(self.pair, self.transform))
+            if self.pair is not None:
+                self._write(part, self.pair, self.on_grid or rendered(self.pair, self.transform))
+            else:
+                self._copy(part)
         return Path(folder)
+
+    def _copy(self, part: Path) -> None:
+        """Copy the folder that the result was loaded from."""
+        if self.folder is None or not is_result(self.folder):
+            raise InputError(
+                f"this result has no images, and there is no result in {self.folder} to copy; put"
+                " the folder back"
+            )
+        for name in sorted(FILES):
+            source = self.folder / name
+            if source.is_dir():
+                shutil.copytree(source, part / name)
+            elif source.exists():
+                shutil.copy2(source, part / name)
 
     def _write(self, folder: Path, pair: ImagePair, on_grid: Rendered) -> None:
         write_displacement(on_grid.displacement, self.grid, folder / "displacement.nii.gz")
         write_image(on_grid.warped, folder / "warped.nii.gz")
         save_transform(self.transform, folder / "transform")
-        for name, content in (("metrics", self.metrics), ("config", self.config)):
+        for name, content in (("metrics", self.metrics.to_json()), ("config", self.config)):
             write_json(content, folder / f"{name}.json")
         if self.correspondences is not None:
             write_correspondences(self.correspondences, folder / "correspondences.csv")
@@ -115,17 +193,17 @@ class Result:
         self._write_report(folder / "report.html", pair, on_grid)
 
     def _write_report(self, path: Path, pair: ImagePair, on_grid: Rendered) -> None:
-        from inrreg.report import Message, registration_report
+        from inrreg.report import Message, ReportContent, registration_report
 
-        notes = self.metrics.get("notes", [])
-        registration_report(
-            path,
+        numbers = self.metrics.to_json()
+        del numbers["notes"]  # shown as messages
+        content = ReportContent(
             fixed=self._under_its_file_name(pair.fixed, "fixed"),
             moving_on_fixed=on_grid.moving_by_headers,
             warped=self._under_its_file_name(on_grid.warped, "moving"),
             displacement=on_grid.displacement,
             determinant=on_grid.determinant,
-            metrics={name: value for name, value in self.metrics.items() if name != "notes"},
+            metrics=numbers,
             config=self.config,
             history=[
                 {
@@ -137,7 +215,7 @@ class Result:
                 }
                 for r in self.history
             ],
-            messages=[Message("warning", note) for note in notes],
+            messages=[Message("warning", note) for note in self.metrics.notes],
             mask=pair.fixed_mask,
             change=self.change,
             landmark_errors=(
@@ -150,6 +228,7 @@ class Result:
                 **self.config["versions"],
             },
         )
+        registration_report(path, content)
 
     def _under_its_file_name(self, image: Image, which: str) -> Image:
         """Short enough for a title, and no place for the folders of whoever made it."""
@@ -157,16 +236,28 @@ class Result:
         return image if path is None else replace(image, name=Path(path).name)
 
     def __repr__(self) -> str:
-        error = self.metrics.get("landmarks", {}).get("all")
+        error = self.metrics.landmarks
         landmarks = (
-            f", landmark error {error['initial_mean_mm']:.2f} -> {error['mean_mm']:.2f} mm"
-            if error
+            f", landmark error {error.initial_mean_mm:.2f} -> {error.mean_mm:.2f} mm"
+            if error is not None
             else ""
         )
         return (
             f"Result({self.outcome.label}, {type(self.transform).__name__} on {self.grid},"
-            f" {self.metrics['jacobian']['folded_percent']:.2g} % folded{landmarks})"
+            f" {self.metrics.jacobian.folded_percent:.2g} % folded{landmarks})"
         )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "outcome": self.metrics.outcome.message,
+            "transform": repr(self.transform),
+            "fixed grid": repr(self.grid),
+            "folded": f"{self.metrics.jacobian.folded_percent:.2g} %",
+            "time": f"{self.metrics.time_s.total:.1f} s",
+        }
+        if (error := self.metrics.landmarks) is not None:
+            rows["landmark error"] = f"{error.initial_mean_mm:.2f} -> {error.mean_mm:.2f} mm"
+        return html_table(f"Result: {self.outcome.label}", rows)
 
 
 def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> Result:
@@ -174,7 +265,7 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
     settings.
 
     Raises:
-        InputError: the folder is no result of ours, or not whole.
+        InputError: the folder is no result of inrreg, or not whole.
     """
     path = Path(folder)
     if not is_result(path):
@@ -204,161 +295,14 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
             transform,
             grid,
             outcome,
-            metrics,
+            Metrics.from_json(metrics),
             config,
             correspondences=correspondences,
             change=change,
+            folder=path.absolute(),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, TransformError) as error:
         raise InputError(
             f"{path} is a damaged result ({type(error).__name__}: {error}); copy it again or repeat"
             " the registration"
         ) from error
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write strict JSON: no NaN, one entry a line.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    try:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{path} could not be written ({error.strerror}); check that its folder exists and has"
-            " room"
-        ) from error
-
-
-def is_result(folder: Path) -> bool:
-    """Whether ``folder`` holds a result that this package wrote."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and VERSION_KEY in config
-
-
-def check_output(folder: str | os.PathLike[str], grid: Grid | None = None) -> None:
-    """Whether a result over ``grid`` can be written to ``folder``, asked before any work.
-
-    Raises:
-        OutputError: it is a file, holds anything but a result of ours, cannot be replaced, its
-            parent cannot be written, or the disk is too full.
-    """
-    path = Path(folder)
-    try:
-        if path.exists():
-            _check_replaceable(path)
-        _check_room(
-            path, ROOM_FOR_THE_REST + (0 if grid is None else 4 * grid.n_voxels * (grid.ndim + 2))
-        )
-    except RegistrationError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be looked at ({error.strerror}); choose another output folder or change"
-            " its permissions"
-        ) from error
-
-
-def _check_room(path: Path, needed: int) -> None:
-    """Whether ``needed`` bytes can be written beside ``path``."""
-    parent = next(p for p in path.absolute().parents if p.exists())
-    if not parent.is_dir():
-        raise OutputError(
-            f"{path} cannot be made, because {parent} is a file; give a folder for the result"
-        )
-    if not os.access(parent, os.W_OK):
-        raise OutputError(
-            f"{parent} cannot be written to; choose another output folder or change its permissions"
-        )
-    free = shutil.disk_usage(parent).free
-    if free < needed:
-        raise OutputError(
-            f"the disk of {parent} has {free / 1e6:.0f} MB left and the result may need"
-            f" {needed / 1e6:.0f} MB; free some space or choose another disk"
-        )
-
-
-def _check_replaceable(path: Path) -> None:
-    if not path.is_dir():
-        raise OutputError(f"{path} is a file; give a folder for the result")
-    held = {entry.name for entry in path.iterdir()}
-    if held and not is_result(path):
-        raise OutputError(
-            f"{path} exists and is not a result of inrreg, so it is left alone; choose another"
-            " folder or empty this one"
-        )
-    if others := sorted(held - FILES):
-        raise OutputError(
-            f"{path} is a result, but holds other files too"
-            f" ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}), which would be lost;"
-            " move them away or choose another folder"
-        )
-    mounted = path.absolute().is_mount()
-    if mounted or path.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise OutputError(
-            f"{path} cannot be replaced as a whole, as it is"
-            f" {'a mount point' if mounted else 'the folder you are in'}; choose a folder inside it"
-        )
-
-
-@contextmanager
-def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place when everything in it is written;
-    nothing is left if that fails.
-
-    Raises:
-        OutputError: ``folder`` is not ours, or something could not be written.
-    """
-    check_output(folder)
-    target = Path(folder).absolute()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written ({error.strerror}); choose another output folder"
-        ) from error
-    part = workshop / "new"
-    try:
-        part.mkdir()
-        yield part
-        _swap(part, target, workshop / "old")
-    except RegistrationError:
-        raise
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"the result could not be written to {folder}"
-            f" ({getattr(error, 'strerror', None) or error}); free some space or choose another"
-            " output folder"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        _remove_empty(workshop)
-
-
-def _swap(part: Path, target: Path, old: Path) -> None:
-    """Put ``part`` in the place of ``target``; the old result is removed only after the new one
-    stands, and put back where it cannot.
-    """
-    if not target.exists():
-        part.rename(target)
-        return
-    target.rename(old)
-    try:
-        part.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove a folder unless it still holds an old result that could not be put back."""
-    try:
-        folder.rmdir()
-    except OSError as error:
-        log.warning("%s could not be removed (%s); look at what it holds", folder, error.strerror)

@@ -1,8 +1,9 @@
 """Values together with the frame they live in: images, label images and points."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,6 +13,18 @@ from torch import Tensor
 
 from inrreg.core.errors import FrameError, InputError
 from inrreg.core.grid import Grid
+from inrreg.core.html import html_table
+
+EXPORTERS: dict[str, Callable[..., Any]] = {}
+"""``write_image`` and ``to_nibabel`` by their names. ``inrreg.io`` enters them when it is imported,
+because this module may not import it.
+"""
+
+
+def _exporter(name: str) -> Callable[..., Any]:
+    if name not in EXPORTERS:
+        raise InputError(f"`import inrreg.io` first: it provides {name}")
+    return EXPORTERS[name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +103,35 @@ class Image:
         """Values in index order (i, j, k), without the channel axis if there is one channel."""
         array = self.data.detach().cpu().numpy()
         return array[0] if self.channels == 1 else array
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the image in the array type it came in; the suffix chooses the format.
+
+        Raises:
+            InputError: an unknown suffix, several channels, or values that its type cannot hold.
+            OutputError: the file cannot be written.
+        """
+        _exporter("write_image")(self, os.fspath(path))
+
+    def to_nibabel(self) -> Any:
+        """The image as a ``nibabel.Nifti1Image``, RAS mm, in the array type it came in.
+
+        Raises:
+            InputError: several channels, or values that its type cannot hold.
+        """
+        return _exporter("to_nibabel")(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"{type(self).__name__} {self.name}",
+            {
+                "voxels": " x ".join(map(str, self.grid.shape)),
+                "spacing, mm": " x ".join(f"{step:.3g}" for step in self.grid.spacing),
+                "centre, RAS mm": self.grid.center.round(1).tolist(),
+                "channels": self.channels,
+                "values": f"{float(self.data.min()):.4g} to {float(self.data.max()):.4g}",
+            },
+        )
 
     def __repr__(self) -> str:
         return (

@@ -18,17 +18,20 @@ from torch import Tensor
 
 from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
-from inrreg.core.image import Image, LabelImage, Points
+from inrreg.core.image import EXPORTERS, Image, LabelImage, Points
 from inrreg.io.points import pair_points
 from inrreg.io.values import Volume
 
 if TYPE_CHECKING:
+    import nibabel as nib
     import SimpleITK as sitk  # noqa: N813  as everybody calls it
 
     from inrreg.core.image_pair import Correspondences
     from inrreg.transforms.dense_displacement import DenseDisplacement
 
 __all__ = [
+    "Image",
+    "LabelImage",
     "as_image",
     "as_labels",
     "as_mask",
@@ -40,6 +43,7 @@ __all__ = [
     "read_mask",
     "read_point_pairs",
     "read_points",
+    "to_nibabel",
     "to_sitk",
     "write_correspondences",
     "write_displacement",
@@ -227,6 +231,19 @@ def to_sitk(image: Image) -> "sitk.Image":
     """
     converted: sitk.Image = import_module("inrreg.io.itk").to_sitk(image)
     return converted
+
+
+def to_nibabel(image: Image) -> "nib.Nifti1Image":
+    """An image of ours as nibabel's, RAS mm, in the type it came in.
+
+    Raises:
+        InputError: several channels, or values that its type cannot hold.
+    """
+    converted: nib.Nifti1Image = import_module("inrreg.io.nifti").to_nibabel(image)
+    return converted
+
+
+EXPORTERS.update(write_image=write_image, to_nibabel=to_nibabel)
 
 
 def _volume(path: str | Path) -> Volume:

@@ -179,12 +179,34 @@ def write(image: Image, path: Path) -> None:
     save(stored_values(image), image.grid, path)
 
 
+def to_nibabel(image: Image) -> nib.Nifti1Image:
+    """An image of ours as nibabel's, in the type it came in.
+
+    Raises:
+        InputError: several channels, or values that its type cannot hold.
+    """
+    return placed(stored_values(image), image.grid, image.name)
+
+
 def save(array: np.ndarray, grid: Grid, path: Path, intent: str = "none") -> None:
     """Write an array whose first axes lie on ``grid``: sform and qform alike, mm, no time stamp.
 
     Raises:
         OutputError: the file cannot be written.
     """
+    image = placed(array, grid, str(path), intent)
+    try:
+        with open(path, "wb") as stream:
+            _write(image, stream, compressed=path.name.lower().endswith(".gz"))
+    except OSError as error:
+        raise OutputError(
+            f"{path} could not be written ({error.strerror}); check that its folder exists and has"
+            " room"
+        ) from error
+
+
+def placed(array: np.ndarray, grid: Grid, name: str, intent: str = "none") -> nib.Nifti1Image:
+    """The nibabel image of an array whose first axes lie on ``grid``; ``name`` is for a warning."""
     axes = [*range(grid.ndim), 3]
     affine = np.eye(4)
     affine[np.ix_(axes, axes)] = grid.affine
@@ -201,16 +223,9 @@ def save(array: np.ndarray, grid: Grid, path: Path, intent: str = "none") -> Non
         log.warning(
             "%s: the axes of its grid are not at right angles, which only the sform can say; ITK"
             " will not read it",
-            path,
+            name,
         )
-    try:
-        with open(path, "wb") as stream:
-            _write(image, stream, compressed=path.name.lower().endswith(".gz"))
-    except OSError as error:
-        raise OutputError(
-            f"{path} could not be written ({error.strerror}); check that its folder exists and has"
-            " room"
-        ) from error
+    return image
 
 
 class _GzipWriter(io.BufferedIOBase):

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,11 @@ from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.core.image_pair import Change
 from inrreg.report.change import change_map
+from inrreg.report.curves import convergence, landmark_histogram
 from inrreg.report.figures import (
-    convergence,
     difference_planes,
     displacement_map,
     jacobian_map,
-    landmark_histogram,
     three_planes,
     warped_grid,
 )
@@ -32,86 +32,62 @@ USABLE = ("converged", "iteration limit")
 """Outcomes whose sentence is information; that of any other is an error."""
 
 
-def registration_report(
-    path: str | os.PathLike[str],
-    *,
-    fixed: Image,
-    moving_on_fixed: Image,
-    warped: Image,
-    displacement: Float[Tensor, "*shape d"],
-    determinant: Float[Tensor, "*shape"],
-    metrics: Mapping[str, Any],
-    config: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]] = (),
-    messages: Sequence[Message] = (),
-    mask: Image | None = None,
-    change: Change | None = None,
-    landmark_errors: tuple[ArrayLike, ArrayLike] | None = None,
-    at: ArrayLike | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write the page of a registration to ``path`` and return it.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReportContent:
+    """What the page of a registration shows.
 
-    Images, ``displacement`` (mm, fixed to moving), ``determinant``, ``mask`` (1 = use this) and
-    ``change`` lie on the fixed grid. ``metrics`` is what ``metrics.json`` holds, ``config`` what
-    ``config.json`` holds, ``history`` as in ``convergence``, ``landmark_errors`` the errors in mm
-    before and after. The slices are cut through the world point ``at``, else through the middle of
-    the mask.
+    The images, ``displacement`` (mm, fixed to moving), ``determinant``, ``mask`` (1 = use this) and
+    ``change`` lie on the fixed grid. ``metrics`` is the content of metrics.json and ``config`` that
+    of config.json. ``history`` is as in ``convergence``. ``landmark_errors`` are the errors in mm
+    before and after. The slices go through the world point ``at``, else through the middle of the
+    mask.
+    """
+
+    fixed: Image
+    moving_on_fixed: Image
+    warped: Image
+    displacement: Float[Tensor, "*shape d"]
+    determinant: Float[Tensor, "*shape"]
+    metrics: Mapping[str, Any]
+    config: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]] = ()
+    messages: Sequence[Message] = ()
+    mask: Image | None = None
+    change: Change | None = None
+    landmark_errors: tuple[ArrayLike, ArrayLike] | None = None
+    at: ArrayLike | None = None
+    provenance: Mapping[str, Any] | None = None
+
+    @property
+    def point(self) -> NDArray[np.float64]:
+        """The world point that all slices go through."""
+        if self.at is None:
+            return middle_of(self.fixed.grid, self.mask)
+        return np.asarray(self.at, dtype=float)
+
+
+def registration_report(path: str | os.PathLike[str], content: ReportContent) -> Path:
+    """Write the page of a registration to ``path`` and return it.
 
     Raises:
         FrameError: something does not lie on the fixed grid.
         OutputError: the file cannot be written.
     """
-    point = middle_of(fixed.grid, mask) if at is None else np.asarray(at, dtype=float)
-    grid = fixed.grid
-    plates = [
-        *_image_plates(fixed, moving_on_fixed, warped, mask, point),
-        Plate(
-            "Displacement",
-            displacement_map(displacement, grid, mask, point),
-            "How far each point moves from the fixed to the moving image." + _dimmed(mask),
-        ),
-        Plate(
-            "Volume change",
-            jacobian_map(determinant, grid, mask, point),
-            _VOLUME_CHANGE + _dimmed(mask),
-        ),
-        Plate("Deformed grid", warped_grid(displacement, grid, mask, point), _DEFORMED_GRID),
-    ]
-    if change is not None:
-        plates.append(Plate("Without counterpart", change_map(fixed, change, mask, point), _CHANGE))
-    if landmark_errors is not None:
-        plates.append(
-            Plate(
-                "Landmark errors",
-                landmark_histogram(*landmark_errors),
-                "Distance from where a fixed landmark is mapped to where it lies in the moving"
-                " image.",
-            )
-        )
-    if history:
-        plates.append(
-            Plate(
-                "Convergence",
-                convergence(history),
-                "The loss and its terms in each stage, from the coarsest level to the finest; the"
-                " stages have scales of their own.",
-            )
-        )
-    sentence, usable = (
-        (metrics.get("outcome") or {}).get("message") or "",
-        outcome_label(metrics) in (*USABLE, None),
-    )
+    metrics, config = content.metrics, content.config
+    sentence = (metrics.get("outcome") or {}).get("message") or ""
+    usable = outcome_label(metrics) in (*USABLE, None)
+    failure = [] if usable or not sentence else [Message("error", sentence)]
+    grid = content.fixed.grid
     return write_report(
         path,
-        title=f"Registration of {warped.name} to {fixed.name}",
+        title=f"Registration of {content.warped.name} to {content.fixed.name}",
         lead=sentence if usable else "",
         summary=summary_rows(metrics),
-        messages=[*([] if usable or not sentence else [Message("error", sentence)]), *messages],
+        messages=[*failure, *content.messages],
         tables=metric_tables(metrics),
-        figures=plates,
+        figures=[*_image_plates(content), *_map_plates(content), *_optional_plates(content)],
         details=[("Settings", json.dumps(config, indent=2, ensure_ascii=False, default=str))],
-        provenance={"Fixed grid": _described(grid), **(provenance or {})},
+        provenance={"Fixed grid": _described(grid), **(content.provenance or {})},
     )
 
 
@@ -131,26 +107,55 @@ _CHANGE = (
     "Above, the fixed image with what was found to have no counterpart in the moving one; below,"
     " what is to be added to the warped image there, in units of the fixed one."
 )
+_LANDMARKS = "Distance from where a fixed landmark is mapped to where it lies in the moving image."
+_CONVERGENCE = (
+    "The loss and its terms in each stage, from the coarsest level to the finest; the stages have"
+    " scales of their own."
+)
 _DEFORMED_GRID = (
     "Lines of the fixed grid where the map takes them, seen in the plane, without the mean"
     " displacement."
 )
 
 
-def _image_plates(
-    fixed: Image,
-    moving_on_fixed: Image,
-    warped: Image,
-    mask: Image | None,
-    point: NDArray[np.float64],
-) -> list[Plate]:
-    images = (fixed, moving_on_fixed, warped, point, mask)
-    place = ", ".join(f"{round(x)}" for x in point).replace("-", "−")
-    where = f" Slices through ({place}) mm RAS." if fixed.grid.ndim == 3 else ""
+def _image_plates(content: ReportContent) -> list[Plate]:
+    """The images before and after."""
+    images = (content.fixed, content.moving_on_fixed, content.warped, content.point, content.mask)
+    place = ", ".join(f"{round(x)}" for x in content.point).replace("-", "−")
+    where = f" Slices through ({place}) mm RAS." if content.fixed.grid.ndim == 3 else ""
     return [
         Plate("Before and after", three_planes(*images), _OVERLAY + where),
         Plate("Difference", difference_planes(*images), _DIFFERENCE),
     ]
+
+
+def _map_plates(content: ReportContent) -> list[Plate]:
+    """The displacement and its Jacobian determinant."""
+    where = (content.fixed.grid, content.mask, content.point)
+    dimmed = _dimmed(content.mask)
+    return [
+        Plate(
+            "Displacement",
+            displacement_map(content.displacement, *where),
+            "How far each point moves from the fixed to the moving image." + dimmed,
+        ),
+        Plate("Volume change", jacobian_map(content.determinant, *where), _VOLUME_CHANGE + dimmed),
+        Plate("Deformed grid", warped_grid(content.displacement, *where), _DEFORMED_GRID),
+    ]
+
+
+def _optional_plates(content: ReportContent) -> list[Plate]:
+    """The figures of what only some registrations have."""
+    plates = []
+    if content.change is not None:
+        figure = change_map(content.fixed, content.change, content.mask, content.point)
+        plates.append(Plate("Without counterpart", figure, _CHANGE))
+    if content.landmark_errors is not None:
+        figure = landmark_histogram(*content.landmark_errors)
+        plates.append(Plate("Landmark errors", figure, _LANDMARKS))
+    if content.history:
+        plates.append(Plate("Convergence", convergence(content.history), _CONVERGENCE))
+    return plates
 
 
 def _dimmed(mask: Image | None) -> str:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from inrreg.core.errors import TransformError
 from inrreg.core.grid import Grid
+from inrreg.core.html import html_table
 from inrreg.fields.tangents import forward_mode
+from inrreg.transforms.user_points import by_tensor, takes_any_points
 
 TYPES: dict[str, type["Transform"]] = {}
 """Every concrete transform by its name: it enters when its class is made, and can be saved and
@@ -38,6 +40,33 @@ class Transform(nn.Module, ABC):
         known = TYPES.get(cls.__name__)
         if known is None or known.__module__ == cls.__module__:
             TYPES[cls.__name__] = cls
+        if "jacobian" in cls.__dict__:
+            cls.jacobian = takes_any_points(cls.jacobian)  # type: ignore[method-assign]
+
+    def __call__(self, points: Any) -> Any:
+        """Where fixed points ``[..., d]``, RAS mm, lie in the moving image.
+
+        Takes a tensor, a numpy array, a list or ``inrreg.Points`` and gives the same kind.
+
+        Raises:
+            InputError: ``points`` hold no numbers.
+            FrameError: ``points`` have another dimension than the transform.
+        """
+        if isinstance(points, Tensor):
+            return super().__call__(points)
+        return by_tensor(super().__call__, points, self)
+
+    def __matmul__(self, first: "Transform") -> "Transform":
+        """The composition: ``(a @ b)(x) == a(b(x))``.
+
+        Raises:
+            TransformError: the two have different dimensions.
+        """
+        if not isinstance(first, Transform):
+            return NotImplemented
+        composite: Any = TYPES["Composite"]  # by its name, because its file imports this one
+        composition: Transform = composite([first, self])
+        return composition
 
     @abstractmethod
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
@@ -60,9 +89,12 @@ class Transform(nn.Module, ABC):
         """Where fixed world points lie in the moving image, mm."""
         return points + self.displacement(points)
 
+    @takes_any_points
     def jacobian(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d d"]:
-        """dT_i / dx_j at fixed world points, mm per mm; forward-mode unless the transform knows
-        better.
+        """dT_i / dx_j at fixed world points, mm per mm; by forward mode unless a transform
+        overrides it.
+
+        Takes and gives what a call does, except that ``inrreg.Points`` give a tensor.
         """
         return forward_mode(self.displacement, points)[1] + torch.eye(
             self.ndim, dtype=points.dtype, device=points.device
@@ -126,6 +158,23 @@ class Transform(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         return next((t.device for t in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
+
+    def __repr__(self) -> str:
+        parts = ", ".join(self._part_names())
+        return f"{type(self).__name__}({f'{parts}; ' if parts else ''}{self._size()})"
+
+    def _repr_html_(self) -> str:
+        rows = {"parts, first applied first": ", ".join(self._part_names()), "size": self._size()}
+        return html_table(type(self).__name__, {name: row for name, row in rows.items() if row})
+
+    def _part_names(self) -> list[str]:
+        modules = [module for _, module in self.named_modules(remove_duplicate=False)]
+        parts = [module for module in modules if isinstance(module, Transform)]
+        return [type(part).__name__ for part in parts[1:]]
+
+    def _size(self) -> str:
+        numbers = sum(tensor.numel() for tensor in self.parameters())
+        return f"{self.ndim}-D, {numbers} parameters"
 
     def _by_chunks(self, function: Any, grid: Grid) -> Tensor:
         points = grid.points(device=self.device).reshape(-1, self.ndim)

@@ -16,6 +16,7 @@ from inrreg.ops.sampling import by_rows, inside, linear, nearest, spline_combina
 from inrreg.transforms.base import CHUNK, Transform
 
 AnyImage = TypeVar("AnyImage", bound=Image)
+Interpolation = Literal["linear", "cubic", "nearest"]
 
 
 @torch.no_grad()
@@ -24,13 +25,13 @@ def warp(
     transform: Transform,
     grid: Grid,
     outside: float | None = None,
-    method: Literal["linear", "cubic"] = "linear",
+    method: Interpolation = "linear",
 ) -> AnyImage:
     """The moving ``image`` resampled on the fixed ``grid``: its value at T(x) for every voxel
     centre x; same kind, name, dtype and intensity units.
 
-    ``method`` is linear or cubic (interpolating B-splines); labels take the nearest voxel whichever
-    it is. Where T(x) lies beyond the moving voxels the result is ``outside``: the least value of
+    ``method`` is linear, cubic (interpolating B-splines) or nearest; labels always take the nearest
+    voxel. Where T(x) lies beyond the moving voxels the result is ``outside``: the least value of
     each channel unless given, 0 for labels. Cubic may overshoot the range of the image at sharp
     edges.
 
@@ -52,7 +53,7 @@ def warped(
     displacement: Float[Tensor, "*shape d"],
     grid: Grid,
     outside: float | None = None,
-    method: Literal["linear", "cubic"] = "linear",
+    method: Interpolation = "linear",
 ) -> AnyImage:
     """``warp`` by a ``displacement`` that is given at every voxel of ``grid``, mm, as
     ``displacement_on(grid)`` returns it.
@@ -88,12 +89,12 @@ def _sampler(image: Image, method: str) -> Callable[[Tensor], Tensor]:
     """World points -> values; the spline coefficients are computed here, once an image and not once
     a chunk.
     """
-    if method not in ("linear", "cubic"):
+    if method not in ("linear", "cubic", "nearest"):
         raise InputError(
-            f"no interpolation is called {method!r}; choose linear or cubic (labels always take the"
-            " nearest voxel)"
+            f"no interpolation is called {method!r}; choose linear, cubic or nearest (labels"
+            " always take the nearest voxel)"
         )
-    if isinstance(image, LabelImage):
+    if method == "nearest" or isinstance(image, LabelImage):
         return partial(nearest, image)
     return (
         partial(spline_combination, spline_image(image))

@@ -116,7 +116,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that are about something else: drawing takes longer than the rest."""
     monkeypatch.setattr(
         "inrreg.report.registration_report",
-        lambda path, **content: path.write_text("drawn elsewhere"),
+        lambda path, content: path.write_text("drawn elsewhere"),
     )
 
 

@@ -21,6 +21,7 @@ import inrreg
 from inrreg.app.metrics import evenly, final_outcome, inverse_residual, levels_of, strict
 from inrreg.app.register import register
 from inrreg.app.result import Result
+from inrreg.app.typed_metrics import Metrics
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image, LabelImage, Points
 from inrreg.objective.features import RobustWindow
@@ -61,7 +62,7 @@ def field(result: Result) -> torch.Tensor:
 
 class TestTheField:
     def test_comes_nearer_to_the_truth(self, result: Result) -> None:
-        errors = result.metrics["landmarks"]["all"]
+        errors = result.metrics.to_json()["landmarks"]["all"]
         assert errors["initial_mean_mm"] == pytest.approx(6.0, abs=1e-6)
         assert errors["mean_mm"] < 3.0  # 2.9 mm after the best translation alone
         assert result.outcome.usable
@@ -93,10 +94,7 @@ class TestTheField:
                 landmarks=landmarks,
             )
             assert torch.equal(field(other), field(result))
-        assert (
-            other.metrics["landmarks"]["all"]["mean_mm"]
-            > 2 * result.metrics["landmarks"]["all"]["mean_mm"]
-        )
+        assert other.metrics.landmarks.mean_mm > 2 * result.metrics.landmarks.mean_mm
 
     def test_follows_landmarks_that_guide(self, pair: PhantomPair, result: Result) -> None:
         guided = register(
@@ -108,10 +106,7 @@ class TestTheField:
             landmarks=landmarks_of(pair),
         )
         assert not torch.equal(field(guided), field(result))
-        assert (
-            guided.metrics["landmarks"]["all"]["mean_mm"]
-            < result.metrics["landmarks"]["all"]["mean_mm"]
-        )
+        assert guided.metrics.landmarks.mean_mm < result.metrics.landmarks.mean_mm
 
     def test_is_the_same_from_paths_and_other_libraries_images(
         self, pair: PhantomPair, folder: Path
@@ -161,7 +156,7 @@ class TestTheField:
             landmarks=landmarks,
         )
         # half of the 6 mm was left
-        assert better.metrics["landmarks"]["all"]["mean_mm"] < 0.9 * 3.0
+        assert better.metrics.landmarks.mean_mm < 0.9 * 3.0
         assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items())
         assert start.vectors.requires_grad  # the caller's transform is not touched
         assert better.config["initial"] == {
@@ -185,7 +180,7 @@ def test_two_dimensions() -> None:
     pair = pair_2d()
     result = register(pair.fixed, pair.moving, preset=TINY, landmarks=landmarks_of(pair))
     assert field(result).shape == (36, 32, 2)
-    assert result.metrics["landmarks"]["all"]["mean_mm"] < 4.0  # of 6 mm
+    assert result.metrics.landmarks.mean_mm < 4.0  # of 6 mm
 
 
 def test_threads_are_given_back(pair: PhantomPair) -> None:
@@ -217,15 +212,15 @@ def apart(pair: PhantomPair) -> Result:
 
 class TestImagesThatDoNotOverlap:
     def test_are_brought_together(self, apart: Result) -> None:
-        errors = apart.metrics["landmarks"]["all"]
+        errors = apart.metrics.to_json()["landmarks"]["all"]
         assert errors["initial_mean_mm"] > 1000
         assert errors["mean_mm"] < 4.0
 
     def test_are_warned_of_and_noted(self, apart: Result) -> None:
-        assert any("do not overlap in world space" in note for note in apart.metrics["notes"])
+        assert any("do not overlap in world space" in note for note in apart.metrics.notes)
 
     def test_overlapping_ones_have_no_notes(self, result: Result) -> None:
-        assert result.metrics["notes"] == []
+        assert result.metrics.notes == ()
 
 
 class TestLandmarks:
@@ -265,8 +260,8 @@ class TestLandmarks:
         renamed = Points(moving.coords, tuple(f"Z{label}" for label in moving.labels), "moving")
         still = Preset("still", "", RobustWindow(), (Ending(),))
         result = register(pair.fixed, pair.moving, preset=still, landmarks=(fixed, renamed))
-        assert result.metrics["landmarks"]["all"]["mean_mm"] == pytest.approx(6.0, abs=1e-6)
-        assert any("do not have the same labels" in note for note in result.metrics["notes"])
+        assert result.metrics.landmarks.mean_mm == pytest.approx(6.0, abs=1e-6)
+        assert any("do not have the same labels" in note for note in result.metrics.notes)
 
 
 class TestAnEarlyEnd:
@@ -284,17 +279,17 @@ class TestAnEarlyEnd:
             progress=interrupting(after),
         )
         assert stopped.outcome is Outcome.INTERRUPTED
-        assert stopped.metrics["outcome"]["name"] == "interrupted"
+        assert stopped.metrics.outcome.name == "interrupted"
         assert [record.cost for record in stopped.history] == [
             record.cost for record in result.history[:after]
         ]
         at = stopped.history[-1]
-        assert stopped.metrics["notes"] == [
+        assert list(stopped.metrics.notes) == [
             f"stage continuous was stopped on request at {at.level_mm:g} mm; the map after"
             f" iteration {at.iteration + 1} of {at.iterations} is kept"
         ]
         assert float((field(stopped) - field(result)).abs().max()) > 1e-3  # not the whole way
-        first, stage = stopped.metrics["stages"]
+        first, stage = stopped.metrics.to_json()["stages"]
         assert stage["outcome"] == "interrupted"
         moved = stopped.transform(pair.fixed_landmarks.coords) - pair.fixed_landmarks.coords
         # but away from the start
@@ -322,11 +317,11 @@ class TestAnEarlyEnd:
         )
         stopped = register(pair.fixed, pair.moving, preset=preset)
         assert stopped.outcome is Outcome.INTERRUPTED
-        assert stopped.metrics["notes"] == [
+        assert list(stopped.metrics.notes) == [
             "stage ending was stopped on request before its first iteration was done; what stage"
             " start found is kept"
         ]
-        assert [stage["outcome"] for stage in stopped.metrics["stages"]] == [
+        assert [stage["outcome"] for stage in stopped.metrics.to_json()["stages"]] == [
             "converged",
             "interrupted",
         ]
@@ -352,7 +347,7 @@ class TestAnEarlyEnd:
         )
         broken = register(pair.fixed, pair.moving, preset=preset)
         assert broken.outcome is Outcome.NON_FINITE
-        assert "met a cost that is not finite" in broken.metrics["notes"][0]
+        assert "met a cost that is not finite" in broken.metrics.notes[0]
 
     def test_no_memory_is_said(self, pair: PhantomPair) -> None:
         preset = Preset(
@@ -415,13 +410,13 @@ class TestFinalOutcome:
             preset=Preset("still", "", RobustWindow(), (Ending(),)),
             initial=fold,
         )
-        assert folded.metrics["jacobian"]["folded_percent"] > 0.5
+        assert folded.metrics.jacobian.folded_percent > 0.5
         assert folded.outcome is Outcome.FOLDED
 
 
 class TestMetrics:
     def test_have_the_documented_keys(self, result: Result) -> None:
-        metrics = result.metrics
+        metrics = result.metrics.to_json()
         assert list(metrics) == [
             "schema",
             "outcome",
@@ -442,19 +437,21 @@ class TestMetrics:
         assert {key.removeprefix("snapped_") for key in keys_of(metrics)} - documented == {"A", "B"}
 
     def test_are_strict_json(self, result: Result) -> None:
-        text = json.dumps(result.metrics, allow_nan=False)
-        assert json.loads(text) == result.metrics
+        text = json.dumps(result.metrics.to_json(), allow_nan=False)
+        assert Metrics.from_json(json.loads(text)) == result.metrics
 
     def test_tell_the_error_after_each_stage_and_by_groups(self, result: Result) -> None:
-        errors = [stage["landmarks"]["all"]["mean_mm"] for stage in result.metrics["stages"]]
+        errors = [
+            stage["landmarks"]["all"]["mean_mm"] for stage in result.metrics.to_json()["stages"]
+        ]
         assert [6.0, *errors] == sorted([6.0, *errors], reverse=True)
-        final = result.metrics["landmarks"]
+        final = result.metrics.to_json()["landmarks"]
         assert errors[-1] == final["all"]["mean_mm"]
         assert set(final["groups"]) == {"A", "B"}
         assert final["all"]["snapped_mean_mm"] != final["all"]["mean_mm"]
 
     def test_tell_the_levels_of_each_stage(self, result: Result) -> None:
-        stage = result.metrics["stages"][1]
+        stage = result.metrics.to_json()["stages"][1]
         assert stage["level_mm"] == [8, 6]
         assert sum(stage["level_iterations"]) == stage["iterations"] == len(result.history)
         assert all(
@@ -463,19 +460,19 @@ class TestMetrics:
         )
 
     def test_time_adds_up_and_memory_is_plausible(self, result: Result) -> None:
-        time = result.metrics["time_s"]
+        time = result.metrics.to_json()["time_s"]
         assert time["total"] == pytest.approx(time["loading"] + time["stages"] + time["measuring"])
-        assert sum(stage["seconds"] for stage in result.metrics["stages"]) <= time["stages"]
-        assert 100 < result.metrics["memory_mb"]["process"] < 50_000
+        assert sum(stage.seconds for stage in result.metrics.stages) <= time["stages"]
+        assert 100 < result.metrics.memory_mb.process < 50_000
 
     def test_similarity_rises_and_the_map_is_invertible(self, result: Result) -> None:
-        similarity = result.metrics["similarity"]
+        similarity = result.metrics.to_json()["similarity"]
         assert similarity["after"]["ncc"] > similarity["before"]["ncc"]
         assert similarity["after"]["mse_intensity2"] < similarity["before"]["mse_intensity2"]
-        assert result.metrics["jacobian"]["folded_percent"] == 0
-        assert result.metrics["jacobian"]["region"] == "fixed mask"
-        assert result.metrics["inverse"]["not_inverted_percent"] == 0
-        assert result.metrics["inverse"]["residual_max_mm"] < 0.05
+        assert result.metrics.jacobian.folded_percent == 0
+        assert result.metrics.jacobian.region == "fixed mask"
+        assert result.metrics.inverse.not_inverted_percent == 0
+        assert result.metrics.inverse.residual_max_mm < 0.05
 
 
 def keys_of(value: Any) -> set[str]:
@@ -539,8 +536,8 @@ def test_a_found_mask_is_used_and_noted(pair: PhantomPair) -> None:
         find_mask=lambda image: LabelImage((image.data > 0.2).int(), image.grid, "found").mask(),
     )
     result = register(pair.fixed, pair.moving, preset=preset)
-    assert result.metrics["jacobian"]["region"] == "fixed mask"
-    assert [note.split(":")[0] for note in result.metrics["notes"]] == [
+    assert result.metrics.jacobian.region == "fixed mask"
+    assert [note.split(":")[0] for note in result.metrics.notes] == [
         "no fixed mask was given",
         "no moving mask was given",
     ]
@@ -551,4 +548,4 @@ def test_warnings_of_others_are_not_noted(pair: PhantomPair) -> None:
     still = Preset("still", "", RobustWindow(), (Ending(),))
     result = register(pair.fixed, pair.moving, preset=still, progress=None)
     logging.getLogger("inrreg.elsewhere").warning("after the run")
-    assert result.metrics["notes"] == []
+    assert result.metrics.notes == ()

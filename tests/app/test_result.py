@@ -22,7 +22,7 @@ import inrreg
 from inrreg.app import result as result_module
 from inrreg.app.register import register
 from inrreg.app.result import FILES, Result, check_output, load, replaced_folder
-from inrreg.core.errors import InputError, OutputError
+from inrreg.core.errors import FrameError, InputError, OutputError
 from inrreg.core.image import Image, LabelImage
 from inrreg.io import read_image
 from inrreg.phantoms import PhantomPair
@@ -94,14 +94,14 @@ class TestAFolder:
         def forbid(constant: str) -> None:
             pytest.fail(f"{constant} is no strict JSON")
 
-        for name, expected in (("metrics", result.metrics), ("config", result.config)):
+        for name, expected in (("metrics", result.metrics.to_json()), ("config", result.config)):
             assert (
                 json.loads((folder / f"{name}.json").read_text(), parse_constant=forbid) == expected
             )
 
     def test_the_report_names_images_and_landmarks(self, result: Result, folder: Path) -> None:
         page = (folder / "report.html").read_text(encoding="utf-8")
-        assert f"{result.metrics['landmarks']['all']['mean_mm']:.3g}" in page
+        assert f"{result.metrics.landmarks.mean_mm:.3g}" in page
         assert "Registration of moving to fixed" in page
         assert "Landmark errors" in page
 
@@ -210,10 +210,26 @@ class TestLoading:
             loaded.warp(pair.moving, "cubic").data, loaded.warp(pair.moving).data
         )
 
-    def test_without_images_it_is_not_saved_again(self, folder: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"loaded without its images.*copy its folder"):
-            load(folder).save(tmp_path / "copy")
+    def test_is_saved_again_as_it_was(self, folder: Path, tmp_path: Path) -> None:
+        copy = load(folder).save(tmp_path / "copy")
+        assert contents(copy) == contents(folder)
+        load(copy).save(copy)  # in its own place
+        assert contents(copy) == contents(folder)
+
+    def test_is_not_saved_again_once_its_folder_is_gone(self, folder: Path, tmp_path: Path) -> None:
+        loaded = load(shutil.copytree(folder, tmp_path / "copy"))
+        shutil.rmtree(tmp_path / "copy")
+        with pytest.raises(InputError, match=r"no result in .*copy"):
+            loaded.save(tmp_path / "again")
         assert list(tmp_path.iterdir()) == []
+
+    def test_shows_the_images_that_it_is_given(
+        self, result: Result, pair: PhantomPair, folder: Path
+    ) -> None:
+        figure = load(folder).show(fixed=pair.fixed, moving=pair.moving)
+        assert len(figure.axes) == len(result.show().axes) >= 2
+        with pytest.raises(InputError, match="loaded without its images"):
+            load(folder).show()
 
     @pytest.mark.parametrize(
         "damage", ["metrics.json", "transform", "no grid", "no outcome", "not text"]
@@ -251,6 +267,91 @@ class TestLoading:
             load(tmp_path / "nothing")
 
 
+class TestWarping:
+    def test_takes_what_a_user_has(self, small: Result, tmp_path: Path) -> None:
+        assert small.pair is not None
+        moving = small.pair.moving
+        expected = small.warp(moving).data
+        moving.save(tmp_path / "moving.nii.gz")
+        for source in (
+            tmp_path / "moving.nii.gz",
+            str(tmp_path / "moving.nii.gz"),
+            moving.to_nibabel(),
+            inrreg.io.to_sitk(moving),
+        ):
+            torch.testing.assert_close(small.warp(source).data, expected)
+        array = moving.numpy()
+        torch.testing.assert_close(small.warp(array, grid=moving.grid).data, expected)
+
+    def test_labels_take_the_nearest_voxel(self, small: Result, tmp_path: Path) -> None:
+        assert small.pair is not None
+        moving = small.pair.moving
+        organ = (moving.numpy() > moving.numpy().mean()).astype(np.uint8) * 7
+        labels = LabelImage.from_array(organ, moving.grid, "organ")
+        labels.save(tmp_path / "labels.nii.gz")
+        expected = small.warp(labels).data
+        assert set(expected.unique().tolist()) == {0, 7}
+        read = small.warp(tmp_path / "labels.nii.gz", "nearest")
+        assert isinstance(read, LabelImage)
+        assert torch.equal(read.data, expected)
+        assert len(small.warp(tmp_path / "labels.nii.gz").data.unique()) > 2
+        image = small.warp(Image.from_array(organ, moving.grid), "nearest")
+        assert torch.equal(image.data.int(), expected)
+
+    def test_goes_to_any_grid(self, small: Result, tmp_path: Path) -> None:
+        assert small.pair is not None
+        grid = small.grid.cropped((3, 4), (20, 21))
+        part = Image.from_array(np.zeros(grid.shape, np.float32), grid)
+        part.save(tmp_path / "part.nii.gz")
+        whole = small.warp(small.pair.moving).data
+        for reference in (grid, part, tmp_path / "part.nii.gz"):
+            warped = small.warp(small.pair.moving, reference=reference)
+            assert warped.grid.same_as(grid)
+            torch.testing.assert_close(warped.data, whole[:, 3:20, 4:21], atol=1e-3, rtol=1e-3)
+
+    def test_goes_the_other_way(self, small: Result) -> None:
+        assert small.pair is not None
+        fixed, moving = small.pair.fixed, small.pair.moving
+        back = small.warp_inverse(fixed)
+        assert back.grid.same_as(moving.grid)
+        points = moving.grid.points(dtype=torch.float64)
+        voxel = fixed.grid.to_voxel(small.transform.inverse()(points[12, 11]))
+        low = voxel.floor().long()
+        around = fixed.data[0, low[0] : low[0] + 2, low[1] : low[1] + 2]
+        assert around.min() - 1e-4 <= back.data[0, 12, 11] <= around.max() + 1e-4
+
+    def test_refuses_what_it_cannot_do(self, small: Result) -> None:
+        assert small.pair is not None
+        moving = small.pair.moving
+        labels = LabelImage.from_array(np.ones(moving.grid.shape, np.uint8), moving.grid)
+        with pytest.raises(InputError, match="linear interpolation would mix"):
+            small.warp(labels, "linear")
+        with pytest.raises(InputError, match="give `grid=`"):
+            small.warp(moving.numpy())
+        with pytest.raises(InputError, match="has a grid of its own"):
+            small.warp(moving, grid=moving.grid)
+        with pytest.raises(FrameError, match="does not lie on"):
+            small.warp(np.zeros((2, 3)), grid=moving.grid)
+        with pytest.raises(InputError, match="no interpolation is called 'sinc'"):
+            small.warp(moving, "sinc")  # type: ignore[arg-type]
+
+
+def test_metrics_have_types_and_give_the_file(result: Result, folder: Path) -> None:
+    content = json.loads((folder / "metrics.json").read_text())
+    assert list(result.metrics.to_json().items()) == list(content.items())
+    assert result.metrics.landmarks is not None
+    assert result.metrics.landmarks.mean_mm == content["landmarks"]["all"]["mean_mm"]
+    group = result.metrics.landmarks.groups["A"]
+    assert group.median_mm == content["landmarks"]["groups"]["A"]["median_mm"]
+    level = result.metrics.stages[1].levels[1]
+    assert level.cost_last == content["stages"][1]["cost_last"][1]
+    assert load(folder).metrics == result.metrics
+
+
+def test_a_notebook_shows_a_table(result: Result) -> None:
+    assert f"{result.metrics.time_s.total:.1f} s" in result._repr_html_()
+
+
 def test_a_result_is_described_in_one_line(result: Result) -> None:
     assert "\n" not in repr(result)
     assert "landmark error 6.00 -> " in repr(result)
@@ -265,7 +366,7 @@ class TestReplacing:
             inrreg.load(target).transform,
             small.grid,
             small.outcome,
-            {**small.metrics, "notes": ["newer"]},
+            replace(small.metrics, notes=("newer",)),
             small.config,
             small.pair,
             None,

@@ -118,10 +118,7 @@ class TestTheTable:
             guide_landmarks=folder / "correspondences.csv",
         )
         # measured: 2.9 and 3.8 mm
-        assert (
-            guided.metrics["landmarks"]["all"]["mean_mm"]
-            < 0.85 * free.metrics["landmarks"]["all"]["mean_mm"]
-        )
+        assert guided.metrics.landmarks.mean_mm < 0.85 * free.metrics.landmarks.mean_mm
 
     def test_of_two_dimensions(self, tmp_path: Path) -> None:
         points = [
@@ -259,7 +256,4 @@ def test_a_term_of_correspondences_pulls(pair: PhantomPair, result: Result, free
         landmarks=landmarks_of(pair),
     )
     # measured: 2.9 and 3.8 mm
-    assert (
-        pulled.metrics["landmarks"]["all"]["mean_mm"]
-        < 0.85 * free.metrics["landmarks"]["all"]["mean_mm"]
-    )
+    assert pulled.metrics.landmarks.mean_mm < 0.85 * free.metrics.landmarks.mean_mm

@@ -675,9 +675,7 @@ def test_a_registration_goes_on_from_what_was_found(blobs: PhantomPair) -> None:
         initial=found.transform,
         **judged,
     )
-    assert better.metrics["landmarks"]["all"]["mean_mm"] < 0.9 * landmark_error(
-        found.transform, blobs
-    )
+    assert better.metrics.landmarks.mean_mm < 0.9 * landmark_error(found.transform, blobs)
 
 
 def test_the_stages_tell_what_each_found(blobs: PhantomPair) -> None:
@@ -694,7 +692,7 @@ def test_the_stages_tell_what_each_found(blobs: PhantomPair) -> None:
         fixed_mask=blobs.fixed_mask,
         landmarks=(blobs.fixed_landmarks, blobs.moving_landmarks),
     )
-    start, graph, fit = judged.metrics["stages"]
+    start, graph, fit = judged.metrics.to_json()["stages"]
     assert [stage["name"] for stage in (start, graph, fit)] == ["start", "graph", "continuous"]
     assert [set(entry) for entry in graph["searches"]] == [
         {
@@ -710,14 +708,14 @@ def test_the_stages_tell_what_each_found(blobs: PhantomPair) -> None:
     assert "searches" not in start
     errors = [stage["landmarks"]["all"]["mean_mm"] for stage in (start, graph, fit)]
     assert errors[2] < errors[1] < errors[0]
-    assert judged.metrics["landmarks"]["all"]["mean_mm"] == pytest.approx(errors[2])
+    assert judged.metrics.landmarks.mean_mm == pytest.approx(errors[2])
     alone = inrreg.register(
         blobs.fixed,
         blobs.moving,
         preset=replace(both, stages=(BLOB_STAGE,)),
         fixed_mask=blobs.fixed_mask,
     )
-    assert "landmarks" not in alone.metrics["stages"][0]
+    assert "landmarks" not in alone.metrics.to_json()["stages"][0]
 
 
 def test_the_plan_lists_the_levels_of_wrapped_stages(blobs: PhantomPair) -> None:
@@ -753,7 +751,7 @@ def test_the_lung_preset_finds_masks(breathing: PhantomPair) -> None:
         stages=(InitialTranslation(), MaskAlignment(), replace(BLOB_STAGE, searches=searches)),
     )
     result = inrreg.register(breathing.fixed, breathing.moving, preset=short)
-    notes = [note for note in result.metrics["notes"] if "found one over" in note]
+    notes = [note for note in result.metrics.notes if "found one over" in note]
     assert [note.split(" over ")[0] for note in notes] == [
         f"no {which} mask was given: preset lung found one" for which in ("fixed", "moving")
     ]
@@ -769,7 +767,7 @@ def test_the_lung_preset_finds_masks(breathing: PhantomPair) -> None:
             float(2 * (found & (truth.data > 0)).sum() / (found.sum() + (truth.data > 0).sum()))
             > 0.9
         )
-    assert "skipped" not in result.metrics["stages"][1]
+    assert "skipped" not in result.metrics.to_json()["stages"][1]
     assert landmark_error(result.transform, breathing, "lung") < 0.4 * 12.0  # measured: 2.0 mm
     given = inrreg.register(
         breathing.fixed,
@@ -778,4 +776,4 @@ def test_the_lung_preset_finds_masks(breathing: PhantomPair) -> None:
         fixed_mask=breathing.fixed_mask,
         moving_mask=breathing.moving_mask,
     )
-    assert not [note for note in given.metrics["notes"] if "found one" in note]
+    assert not [note for note in given.metrics.notes if "found one" in note]

@@ -503,3 +503,16 @@ def test_reading_is_silent(grid: Grid, tmp_path: Path, caplog: pytest.LogCapture
         write_image(Image.from_array(np.zeros(grid.shape), grid), tmp_path / "a.nii.gz")
         read_image(tmp_path / "a.nii.gz")
     assert not caplog.records
+
+
+def test_an_image_saves_itself_and_becomes_nibabels(tmp_path: Path) -> None:
+    affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3.0, 2], [0, 0, 0, 1]])
+    values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    image = Image.from_array(values, Grid((2, 3, 4), affine))
+    image.save(tmp_path / "image.nii.gz")
+    read, converted = nib.load(tmp_path / "image.nii.gz"), image.to_nibabel()
+    for other in (read, converted):
+        assert np.array_equal(np.asarray(other.dataobj), values)
+        assert np.array_equal(other.affine, affine)
+        assert other.get_data_dtype() == np.int16
+    assert "2 x 3 x 4" in image._repr_html_()

@@ -27,6 +27,7 @@ from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.ops.sampling import linear
 from inrreg.report import (
+    ReportContent,
     convergence,
     difference_planes,
     displacement_map,
@@ -547,7 +548,9 @@ def case(grid: Grid, metrics: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def report(case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its page."""
-    return registration_report(tmp_path_factory.mktemp("report") / "report.html", **case)
+    return registration_report(
+        tmp_path_factory.mktemp("report") / "report.html", ReportContent(**case)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -559,7 +562,9 @@ def bare_report(case: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
         "landmark_errors": None,
         "mask": None,
     }
-    return registration_report(tmp_path_factory.mktemp("bare") / "report.html", **(case | changed))
+    return registration_report(
+        tmp_path_factory.mktemp("bare") / "report.html", ReportContent(**(case | changed))
+    )
 
 
 class TestPage:
@@ -627,7 +632,8 @@ class TestPage:
         self, report: Path, case: dict[str, Any], tmp_path: Path
     ) -> None:
         assert (
-            registration_report(tmp_path / "again.html", **case).read_bytes() == report.read_bytes()
+            registration_report(tmp_path / "again.html", ReportContent(**case)).read_bytes()
+            == report.read_bytes()
         )
 
     def test_a_large_image_of_noise_stays_below_five_megabytes(self, tmp_path: Path) -> None:
@@ -635,8 +641,7 @@ class TestPage:
         noise = Image.from_array(
             torch.rand(grid.shape, generator=torch.Generator().manual_seed(0)), grid, "noise"
         )
-        path = registration_report(
-            tmp_path / "report.html",
+        content = ReportContent(
             fixed=noise,
             moving_on_fixed=noise.with_data(noise.data.flip(1)),
             warped=noise.with_data(noise.data.flip(2)),
@@ -645,6 +650,7 @@ class TestPage:
             metrics={},
             config={},
         )
+        path = registration_report(tmp_path / "report.html", content)
         assert path.stat().st_size < 5e6
 
     def test_a_page_that_cannot_be_written_is_an_error_of_ours(self, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def load_result(folder: Path) -> "Result":
 def finish(result: "Result", folder: Path, title: str, quiet: bool) -> int:
     """Show the numbers and the path of the report; return the exit code of the outcome."""
     if not quiet:
-        show_metrics(result.metrics, title)
+        show_metrics(result.metrics.to_json(), title)
         out.print(
             f"report: {folder / 'report.html'}", soft_wrap=True, markup=False, highlight=False
         )
