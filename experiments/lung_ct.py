@@ -22,7 +22,8 @@ from inrreg import register
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image, Points
 from inrreg.evaluation import landmark_error
-from inrreg.io.dirlab import CASES, dirlab_cases, read_dirlab
+from inrreg.io.dirlab import dirlab_cases, read_dirlab
+from inrreg.io.dirlab_tables import CASES
 from inrreg.io.learn2reg import PairFiles, learn2reg_pairs, read_learn2reg
 from inrreg.presets import Preset
 from inrreg.presets import preset as named_preset

@@ -40,7 +40,9 @@ def label_overlap(fixed: LabelImage, warped: LabelImage) -> Overlap:
     """
     require_grid(fixed.grid, fixed, warped)
     f, w = fixed.numpy(), warped.numpy()
-    in_fixed, in_warped, in_both = _voxels(f), _voxels(w), _voxels(f[f == w])
+    in_fixed = _voxels(f)
+    in_warped = _voxels(w)
+    in_both = _voxels(f[f == w])
     if not in_fixed:
         raise InputError(
             f"{fixed.name} holds no label above 0; check that it is the label image of the fixed"

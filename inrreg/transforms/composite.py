@@ -103,11 +103,9 @@ class Composite(Transform):
 
     def jacobian_on(self, grid: Grid) -> Float[Tensor, "*shape d d"]:
         d = self.ndim
-        first, moved, points = (
-            self.chain[0].jacobian_on(grid),
-            self.chain[0].displacement_on(grid),
-            grid.points(device=self.device),
-        )
+        first = self.chain[0].jacobian_on(grid)
+        moved = self.chain[0].displacement_on(grid)
+        points = grid.points(device=self.device)
         parts = zip(
             points.reshape(-1, d).split(CHUNK),
             first.reshape(-1, d, d).split(CHUNK),

@@ -32,7 +32,9 @@ class DenseDisplacement(Transform):
                 f"a displacement field on {grid} has shape {(*grid.shape, grid.ndim)}, got"
                 f" {tuple(vectors.shape)}"
             )
-        self.ndim, self.grid, self.interpolation = grid.ndim, grid, interpolation
+        self.ndim = grid.ndim
+        self.grid = grid
+        self.interpolation = interpolation
         self.vectors = nn.Parameter(vectors.detach().clone())
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:

@@ -24,11 +24,9 @@ class NumericInverse(Transform):
         self, forward_transform: Transform, tolerance_mm: float = 0.05, max_iterations: int = 30
     ) -> None:
         super().__init__()
-        self.original, self.tolerance_mm, self.max_iterations = (
-            forward_transform,
-            tolerance_mm,
-            max_iterations,
-        )
+        self.original = forward_transform
+        self.tolerance_mm = tolerance_mm
+        self.max_iterations = max_iterations
         self.ndim = forward_transform.ndim
 
     @torch.no_grad()
@@ -54,12 +52,10 @@ class NumericInverse(Transform):
             better = trial_error < error[active]
             step[active] = torch.where(better, (2 * step[active]).clamp(max=1.0), step[active] / 2)
             moved = active[better]
-            x[moved], error[moved], missed[moved], jacobian[moved] = (
-                trial[better],
-                trial_error[better],
-                trial_missed[better],
-                trial_jacobian[better],
-            )
+            x[moved] = trial[better]
+            error[moved] = trial_error[better]
+            missed[moved] = trial_missed[better]
+            jacobian[moved] = trial_jacobian[better]
         return x.reshape(points.shape), error.reshape(points.shape[:-1])
 
     def residual(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:

@@ -38,13 +38,11 @@ class Neural(Transform):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.cube, self.scale_mm, self.name, self.options = (
-            network,
-            cube,
-            scale_mm,
-            name,
-            options or {},
-        )
+        self.network = network
+        self.cube = cube
+        self.scale_mm = scale_mm
+        self.name = name
+        self.options = options or {}
         self.ndim = len(cube.center)
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
@@ -116,12 +114,10 @@ class Render(Transform):
 
     def __init__(self, inner: Transform, lattice: Grid) -> None:
         super().__init__()
-        self.inner, self.lattice, self.ndim, self.prefers_torch_threads = (
-            inner,
-            lattice,
-            inner.ndim,
-            inner.prefers_torch_threads,
-        )
+        self.inner = inner
+        self.lattice = lattice
+        self.ndim = inner.ndim
+        self.prefers_torch_threads = inner.prefers_torch_threads
 
     @classmethod
     def over(cls, inner: Transform, grid: Grid, spacing_mm: float) -> Self:
