@@ -31,8 +31,9 @@ class Overlap:
 
 
 def label_overlap(fixed: LabelImage, warped: LabelImage) -> Overlap:
-    """Dice 2 |A n B| / (|A| + |B|) of every label of ``fixed`` and the same label of ``warped``; 0
-    where ``warped`` has lost it.
+    """Dice 2 |A n B| / (|A| + |B|) of every label of ``fixed`` and the same label of ``warped``.
+
+    It is 0 where ``warped`` does not have the label.
 
     Raises:
         FrameError: the images lie on different grids.

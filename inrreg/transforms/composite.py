@@ -14,8 +14,9 @@ from inrreg.transforms.linear import Affine, Linear
 
 
 def simplified(transform: Transform) -> Transform:
-    """The same map with each run of linear transforms along a chain as one affine: one matrix
-    product a point instead of several.
+    """The same map with each run of linear transforms in a chain as one affine.
+
+    This takes one matrix product a point instead of several.
     """
     if not isinstance(transform, Composite):
         return transform

@@ -14,8 +14,10 @@ from inrreg.transforms.base import Transform
 
 
 class DenseDisplacement(Transform):
-    """u sampled on ``grid``, ``vectors`` is ``[*shape, d]`` in RAS mm, interpolated linearly or by
-    cubic B-splines; beyond the grid the border value holds.
+    """Displacement u sampled on ``grid``.
+
+    ``vectors`` is ``[*shape, d]`` in RAS mm, interpolated linearly or by cubic B-splines. Beyond
+    the grid the border value holds.
     """
 
     vectors: Tensor

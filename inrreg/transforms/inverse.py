@@ -12,8 +12,9 @@ from inrreg.transforms.base import Transform, from_config, to_config
 
 
 class NumericInverse(Transform):
-    """x = T^-1(y), moving world point -> fixed world point, solved point by point by Newton's
-    method on T(x) = y.
+    """x = T^-1(y), moving world point -> fixed world point.
+
+    Newton's method solves T(x) = y for each point.
 
     Raises:
         InversionError: on evaluation, if a point's residual |T(x) - y| stays above
@@ -33,8 +34,9 @@ class NumericInverse(Transform):
     def solve(
         self, points: Float[Tensor, "*sites d"]
     ) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites"]]:
-        """Fixed points and the residual |T(x) - y| in mm at each, whether or not it is below the
-        tolerance.
+        """Fixed points and the residual |T(x) - y| in mm at each.
+
+        Points whose residual is above the tolerance are returned too.
         """
         y = points.reshape(-1, self.ndim)
         x = y - self.original.with_jacobian(y)[0]
