@@ -48,7 +48,9 @@ from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import Transform
 from inrreg.transforms.composite import simplified
 
-TRAINING, HELD_OUT, DEV = range(300, 316), range(400, 408), range(500, 502)
+TRAINING = range(300, 316)
+HELD_OUT = range(400, 408)
+DEV = range(500, 502)
 SEARCH = Search(Labels(32.0, 4.0), Foerstner(2000, 6.0), NearestNeighbours(10), symmetric=False)
 ARCHITECTURE = Architecture()
 SCHEDULE = Training()

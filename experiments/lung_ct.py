@@ -23,7 +23,7 @@ from inrreg.core.errors import InputError
 from inrreg.core.image import Image, Points
 from inrreg.evaluation import landmark_error
 from inrreg.io.dirlab import dirlab_cases, read_dirlab
-from inrreg.io.dirlab_table import CASES
+from inrreg.io.dirlab_tables import CASES
 from inrreg.io.learn2reg import PairFiles, learn2reg_pairs, read_learn2reg
 from inrreg.presets import Preset
 from inrreg.presets import preset as named_preset
@@ -166,9 +166,9 @@ def run(case: Case, preset: Preset, threads: int) -> dict[str, Any]:
         "snapped_mean_mm": error.snapped.mean_mm,
         "median_mm": error.continuous.median_mm,
         "above_2mm_percent": error.continuous.above_2mm_percent,
-        "folded_percent": float(result.metrics.jacobian.folded_percent),
-        "det_min": float(result.metrics.jacobian.min),
-        "outcome": result.metrics.outcome.name,
+        "folded_percent": float(result.metrics["jacobian"]["folded_percent"]),
+        "det_min": float(result.metrics["jacobian"]["min"]),
+        "outcome": result.metrics["outcome"]["name"],
         "seconds": seconds,
     }
 

@@ -43,12 +43,10 @@ from inrreg.similarity import LNCC
 from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.transforms import LinearModel, Neural, NeuralModel, Transform
 
-TRAINING, STOPPING, HELD_OUT, DEV = (
-    range(600, 632),
-    range(640, 644),
-    range(700, 706),
-    range(650, 654),
-)
+TRAINING = range(600, 632)
+STOPPING = range(640, 644)
+HELD_OUT = range(700, 706)
+DEV = range(650, 654)
 SPACING_MM = 6.0
 LENGTHS = (30, 60, 90, 105, 150)
 REGISTRATION = Registration(
@@ -249,11 +247,9 @@ def claims(table: Table, pairs: int, seconds: float | None) -> list[dict[str, An
     means = {arm: sum(each) / len(each) if each else None for arm, each in counts.items()}
     usual, encoder = means["usual"], means["encoder"]
     saved = None if usual is None or encoder is None else 100 * (1 - encoder / usual)
-    start, identity, affine = (
-        table.mean("start_mm", arm="encoder"),
-        table.mean("end_mm", arm="identity"),
-        table.mean("end_mm", arm="affine"),
-    )
+    start = table.mean("start_mm", arm="encoder")
+    identity = table.mean("end_mm", arm="identity")
+    affine = table.mean("end_mm", arm="affine")
     entries = judged(
         [
             (

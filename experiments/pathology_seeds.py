@@ -189,11 +189,9 @@ def acceptance(pair: PathologyPair) -> dict[str, float]:
     """The lesion's volume, the least and largest det J outside it, how far it moves the tissue at
     its edge, the inverse's residual.
     """
-    grid, absent, head = (
-        pair.fixed.image.grid,
-        pair.fixed.absent.data[0] > 0,
-        pair.fixed.mask.data[0] > 0,
-    )
+    grid = pair.fixed.image.grid
+    absent = pair.fixed.absent.data[0] > 0
+    head = pair.fixed.mask.data[0] > 0
     det = jacobian_determinant_of_field(pair.truth.vectors.detach(), grid)[head & ~absent]
     motion = pair.truth.vectors.detach().norm(dim=-1)
     residual = pair.inverse_residual()

@@ -37,7 +37,11 @@ from inrreg.stages.initial_translation import InitialTranslation
 from inrreg.stages.mask_alignment import MaskAlignment
 from inrreg.transforms import NeuralModel
 
-LONGEST_MM, UNEVEN, EDGE, MOTION_MM, STEPS = 384.0, 0.5, 96, 28, 600
+LONGEST_MM = 384.0
+UNEVEN = 0.5
+EDGE = 96
+MOTION_MM = 28
+STEPS = 600
 """The box, how unevenly lungs empty (more, and chests would fold at 45 mm), and what is held still
 while something else is changed.
 """

@@ -1,6 +1,4 @@
-"""Who is whose neighbour: trees and nearest-neighbour graphs over keypoints, with networkx as their
-public face.
-"""
+"""Graphs over keypoints: spanning trees and nearest neighbours, with networkx as interface."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,8 +14,10 @@ from inrreg.core.settings_checks import check_count, check_not_negative
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Undirected ``edges`` ``[m, 2]`` between ``n`` nodes, each once, and a length for each: how
-    far its ends are apart, so how little they say to each other.
+    """Undirected graph over ``n`` nodes.
+
+    ``edges`` ``[m, 2]`` holds each edge once. Each edge has a length, the distance of its
+    ends. Longer edges couple their ends less.
     """
 
     n: int
@@ -40,8 +40,9 @@ class Graph:
 
 
 class GraphBuilder(Protocol):
-    """Joins keypoints ``[n, d]`` in mm; ``intensities`` ``[n]`` are what the image looks like
-    there.
+    """Builds a graph over keypoints ``[n, d]`` in mm.
+
+    ``intensities`` ``[n]`` are the image intensities at the keypoints.
     """
 
     def __call__(self, points: Float[Tensor, "n d"], intensities: Float[Tensor, " n"]) -> Graph: ...
@@ -49,8 +50,9 @@ class GraphBuilder(Protocol):
 
 @dataclass(frozen=True)
 class NearestNeighbours:
-    """The symmetric graph of ``k`` nearest neighbours: two points are joined where either is among
-    the other's.
+    """The symmetric graph of ``k`` nearest neighbours.
+
+    Two points share an edge where either is among the other's neighbours.
 
     The length of an edge is the distance in mm plus ``intensity_mm`` times the difference of
     intensities: alike tissue moves alike.
@@ -82,8 +84,9 @@ class NearestNeighbours:
 
 @dataclass(frozen=True)
 class SpanningTree:
-    """The minimum spanning tree of the ``k`` nearest-neighbour graph, its parts joined by the
-    shortest links where it falls apart (as two lungs may).
+    """The minimum spanning tree of the ``k`` nearest-neighbour graph.
+
+    Where that graph has several components (as two lungs may), the shortest edges connect them.
 
     Edge lengths as in ``NearestNeighbours``. A tree has no loops, so inference on it is exact.
 
@@ -142,8 +145,9 @@ def joined(
 
 
 def to_networkx(graph: Graph, points: Float[Tensor, "n d"] | None = None) -> Any:
-    """The graph as ``networkx.Graph``: edge attribute ``length``, and node attribute ``position``
-    (mm) where ``points`` are given.
+    """The graph as ``networkx.Graph``.
+
+    Edges have the attribute ``length``; nodes have ``position`` (mm) where ``points`` are given.
     """
     import networkx
 
@@ -164,8 +168,9 @@ def to_networkx(graph: Graph, points: Float[Tensor, "n d"] | None = None) -> Any
 
 
 def from_networkx(graph: Any) -> Graph:
-    """A ``networkx.Graph`` whose nodes are 0 ... n-1; edges without the attribute ``length`` have
-    length 1.
+    """The graph of a ``networkx.Graph`` whose nodes are 0 ... n-1.
+
+    Edges without the attribute ``length`` have length 1.
 
     Raises:
         InputError: directed, other nodes, an edge from a node to itself, or a length that is not

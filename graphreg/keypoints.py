@@ -1,5 +1,6 @@
-"""Where a discrete search looks: points of the fixed image that can be told from their
-surroundings, and plainer choices to compare with.
+"""Keypoint detectors for a discrete search.
+
+The Foerstner detector finds distinctive points; random and regular ones are baselines.
 
 A detector is a callable ``(image, mask, generator) -> points [n, d]`` in world mm; mask == 1 means
 "use this".
@@ -33,8 +34,9 @@ constant image leaves.
 
 
 class Detector(Protocol):
-    """Chooses keypoints of an image inside a mask (1 = use); random ones come from ``generator``,
-    which lives on the CPU.
+    """Chooses keypoints of an image inside a mask (1 = use).
+
+    Random choices come from ``generator``, which is on the CPU.
     """
 
     def __call__(
@@ -92,8 +94,7 @@ class Foerstner:
 
 @dataclass(frozen=True)
 class RandomKeypoints:
-    """``count`` voxel centres drawn evenly from the shrunk mask, each once: the baseline of a
-    detector.
+    """``count`` distinct random voxel centres of the shrunk mask, as a baseline for a detector.
 
     Raises:
         InputError: when called, on a mask too small to hold a keypoint.

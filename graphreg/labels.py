@@ -19,9 +19,9 @@ Lengths = float | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Labels:
-    """Displacements from -``range_mm`` to ``range_mm`` every ``step_mm`` along each index axis of
-    the image; either may be one length or one an axis (``Search`` reads: along x, y, z of the
-    world).
+    """Displacements from -``range_mm`` to ``range_mm`` every ``step_mm`` along each index axis.
+
+    Each is one length, or one length an axis. ``Search`` reads the latter along world x, y, z.
 
     The range is met by whole steps, so it is rounded to the nearest of them.
 
@@ -58,17 +58,15 @@ class Labels:
         return prod(self.shape(ndim))
 
     def displacements(self, grid: Grid) -> Float[Tensor, "*labels d"]:
-        """World displacement of every label, mm, for an image whose index axes are those of
-        ``grid``.
-        """
+        """World displacement of every label, mm, along the index axes of ``grid``."""
         return lattice(self.radii(grid.ndim), self.steps(grid.ndim)) @ torch.tensor(
             grid.direction.T, dtype=torch.float32
         )
 
     def facing(self, grid: Grid) -> Self:
-        """These lengths, read as along the world's axes (x, y, z), for an image: those of each of
-        its index axes are those of the world's axis nearest to it. In 2-D the longest of three
-        counts.
+        """Lengths along world x, y, z, reordered to the nearest index axes of an image.
+
+        In 2-D the largest of three lengths is used.
 
         Raises:
             InputError: two lengths for an image in 3-D, or more than three.

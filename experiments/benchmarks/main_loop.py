@@ -92,11 +92,9 @@ class Laboratory:
     def parts(self) -> dict[str, Part]:
         """Each part from what the one before it hands over."""
         stage, grid = self.stage, cast(Grid, self.images.sites.grid)
-        n, knots, moving = (
-            grid.n_voxels,
-            self.spline.coefficients.numel(),
-            self.images.level.moving.grid.n_voxels,
-        )
+        n = grid.n_voxels
+        knots = self.spline.coefficients.numel()
+        moving = self.images.level.moving.grid.n_voxels
         with torch.no_grad():
             u = self.step(self.images).displacement
             warped = self.step(self.images, u).warped()
@@ -175,7 +173,9 @@ def seconds(works: Mapping[str, Work], repeats: int) -> dict[str, float]:
 
 def machine(repeats: int) -> tuple[float, float]:
     """Bytes a second to and from the memory, and floating-point operations a second."""
-    source, target, matrix = torch.rand(COPIED), torch.empty(COPIED), torch.rand(MATRIX, MATRIX)
+    source = torch.rand(COPIED)
+    target = torch.empty(COPIED)
+    matrix = torch.rand(MATRIX, MATRIX)
     taken = seconds(
         {"copy": lambda: target.copy_(source), "product": lambda: matrix @ matrix}, repeats
     )
@@ -189,7 +189,9 @@ def study(
     """Fill ``table`` with a row a part, and give the entries of the summary; threads are shared out
     as in a run.
     """
-    chosen, entries, threads = preset("lung"), list[dict[str, Any]](), kernel_threads()
+    chosen = preset("lung")
+    entries = list[dict[str, Any]]()
+    threads = kernel_threads()
     stage = cast(BothDirections, chosen.stages[-1]).stage.stage
     phantom = lung_pair(shape, 2.0)
     pair = ImagePair(

@@ -23,8 +23,9 @@ from inrreg.core.threads import lazy
 def affine_map(
     points: Tensor, matrix: NDArray[np.floating], before: ArrayLike, after: ArrayLike
 ) -> Tensor:
-    """matrix @ (points - before) + after; subtracting first keeps float32 points exact far from the
-    world origin.
+    """matrix @ (points - before) + after.
+
+    Subtracting first keeps float32 points exact far from the world origin.
     """
     if points.shape[-1] != len(matrix) or not points.is_floating_point():
         raise FrameError(
@@ -40,8 +41,9 @@ def affine_map(
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A regular lattice of voxel centres: ``shape`` voxels and a (d+1) x (d+1) ``affine`` from
-    voxel index to RAS mm.
+    """A regular lattice of voxel centres.
+
+    It has ``shape`` voxels and a (d+1) x (d+1) ``affine`` from voxel index to RAS mm.
 
     Raises:
         FrameError: the affine is singular, not finite, of another dimension than the shape, or has
@@ -87,8 +89,9 @@ class Grid:
         origin: ArrayLike | None = None,
         direction: ArrayLike | None = None,
     ) -> Self:
-        """The grid of ``shape`` voxels of ``spacing`` mm; world origin at voxel 0 and axes along x,
-        y, z unless given.
+        """The grid of ``shape`` voxels of ``spacing`` mm.
+
+        Voxel 0 lies at the world origin and the axes along x, y, z unless given.
         """
         d = len(shape)
         affine = np.eye(d + 1)
@@ -167,8 +170,9 @@ class Grid:
         return self.to_world(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1))
 
     def resampled(self, spacing: float | Sequence[float]) -> "Grid":
-        """A grid of about the same box and the same centre at ``spacing`` mm; no axis becomes finer
-        than it is.
+        """A grid of about the same box and the same centre at ``spacing`` mm.
+
+        No axis becomes finer than it is.
         """
         target = np.maximum(
             np.broadcast_to(np.asarray(spacing, dtype=float), (self.ndim,)), self.spacing
@@ -190,8 +194,9 @@ class Grid:
         return self._about_center(shape, target)
 
     def cropped(self, lower: Sequence[int], upper: Sequence[int]) -> "Grid":
-        """Voxels ``lower`` (inclusive) to ``upper`` (exclusive) of this grid; bounds outside it
-        enlarge it.
+        """Voxels ``lower`` (inclusive) to ``upper`` (exclusive) of this grid.
+
+        Bounds outside the grid enlarge it.
         """
         affine = self.affine.copy()
         affine[: self.ndim, self.ndim] = self.matrix @ np.asarray(lower, dtype=float) + self.origin
@@ -240,8 +245,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Cube:
-    """The isotropic frame of coordinate networks: world mm -> [-1, 1]^d, one scale for all axes so
-    that a frequency means the same along each.
+    """The isotropic frame of coordinate networks: world mm -> [-1, 1]^d.
+
+    All axes have one scale, so a frequency means the same along each.
     """
 
     center: tuple[float, ...]

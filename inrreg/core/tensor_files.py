@@ -1,5 +1,7 @@
-"""Tensors and what they are of in one file: safetensors, with a JSON description in its header;
-written whole or not at all.
+"""Tensors and their description in one file.
+
+The format is safetensors with a JSON description in the header. A file is written completely or
+not at all.
 """
 
 import json
@@ -22,8 +24,9 @@ def write_tensors(
     tensors: Mapping[str, Tensor],
     description: Mapping[str, Any],
 ) -> None:
-    """Write ``tensors`` and their ``description`` (JSON values), which ``kind`` names in the
-    header.
+    """Write ``tensors`` and their ``description`` (JSON values).
+
+    ``kind`` is the key of the description in the header.
 
     Raises:
         OutputError: it cannot be written.

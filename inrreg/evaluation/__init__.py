@@ -1,5 +1,7 @@
-"""How good a registration is: landmark error, overlap, surface distance, Jacobian, inverse
-consistency, image agreement. See docs/metrics.md.
+"""Measures of the quality of a registration. See docs/metrics.md.
+
+Landmark error, overlap, surface distance, Jacobian determinant, inverse consistency, image
+agreement.
 """
 
 from inrreg.evaluation.agreement import ImageAgreement, image_agreement

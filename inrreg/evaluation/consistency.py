@@ -1,5 +1,4 @@
-"""Inverse consistency: how far a point ends from where it started after going to the moving image
-and back.
+"""Inverse consistency: the distance between a point and its image under forward and backward map.
 
 Reference: Christensen and Johnson, IEEE TMI 2001.
 """
@@ -35,8 +34,9 @@ def inverse_consistency(
 def inverse_consistency_on(
     forward: Transform, backward: Transform, grid: Grid, mask: Image | None = None
 ) -> DistanceStatistics:
-    """|B(F(x)) - x| in mm over the voxel centres of the fixed ``grid`` where ``mask`` is 1 (all
-    voxels without one); B is asked nowhere else.
+    """|B(F(x)) - x| in mm over the voxel centres of the fixed ``grid`` where ``mask`` is 1.
+
+    Without a mask all voxels count. B is evaluated only where they are mapped to.
 
     Raises:
         FrameError: transforms and grid are not all 2-D or all 3-D, or the mask lies on another

@@ -1,4 +1,4 @@
-"""What is reported of a set of distances in mm."""
+"""Statistics of a set of distances in mm."""
 
 from dataclasses import asdict, dataclass
 
@@ -30,8 +30,10 @@ class DistanceStatistics:
 
 
 def distance_statistics(distances: Float[Tensor, "*sites"]) -> DistanceStatistics:
-    """Statistics of distances in mm: population standard deviation, percentiles between order
-    statistics, the mean of the best 98 %, the shares above 2 and 5 mm.
+    """Statistics of distances in mm.
+
+    The standard deviation is that of the population. Percentiles are interpolated. The
+    trimmed mean is over the smallest 98 %. Shares are those above 2 and 5 mm.
 
     Raises:
         InputError: no distance, or one that is not finite.

@@ -1,5 +1,6 @@
-"""The Jacobian determinant of a map: local volume change (1 keeps volume, below 1 shrinks from
-fixed to moving, 0 or less is a fold).
+"""The Jacobian determinant of a map, the local change of volume.
+
+1 keeps volume, below 1 shrinks from fixed to moving, 0 or less is a fold.
 """
 
 import math
@@ -65,8 +66,9 @@ def jacobian_determinant(transform: Transform, grid: Grid) -> Float[Tensor, "*sh
 def jacobian_determinant_of_field(
     u: Float[Tensor, "*shape d"], grid: Grid
 ) -> Float[Tensor, "*shape"]:
-    """det(I + du/dx) of a displacement field in RAS mm on ``grid``: central differences, one-sided
-    at the border, direction cosines respected.
+    """det(I + du/dx) of a displacement field in RAS mm on ``grid``.
+
+    Derivatives are central differences, one-sided at the border, and respect the direction cosines.
 
     Along an axis of a single voxel the derivative is taken as zero.
 
@@ -95,8 +97,9 @@ def jacobian_determinant_of_field(
 def jacobian_statistics(
     det: Float[Tensor, "*shape"], mask: Image | None = None
 ) -> JacobianStatistics:
-    """Statistics of a determinant over the voxels where ``mask``, on the same grid, is 1 (all
-    voxels without one).
+    """Statistics of a determinant over the voxels where ``mask`` is 1.
+
+    The mask lies on the same grid. Without one all voxels count.
 
     Raises:
         FrameError: the shapes of determinant and mask differ.

@@ -1,5 +1,6 @@
-"""Landmark (target registration) error: the distance from where a fixed landmark is mapped to where
-it lies in the moving image.
+"""Landmark (target registration) error.
+
+It is the distance between a mapped fixed landmark and its moving landmark.
 
 Reference: Castillo et al., Phys. Med. Biol. 2009 (the DIR-Lab cases, and the rounding of mapped
     points to voxels).
@@ -22,8 +23,10 @@ from inrreg.transforms.base import Transform
 
 @dataclass(frozen=True)
 class LandmarkError:
-    """Errors of one set of landmarks; ``initial_mean_mm`` is the mean distance before registration,
-    ``snapped`` is absent without a moving grid.
+    """Errors of one set of landmarks.
+
+    ``initial_mean_mm`` is the mean distance before registration. ``snapped`` is None without a
+    moving grid.
     """
 
     initial_mean_mm: float
@@ -44,8 +47,9 @@ class LandmarkError:
 
 @dataclass(frozen=True)
 class LandmarkErrors:
-    """Errors of ``all`` landmarks, and of each of the ``groups`` that share the letters of their
-    label.
+    """Errors of ``all`` landmarks and of each group.
+
+    The ``groups`` are landmarks that share the letters of their label.
     """
 
     all: LandmarkError
@@ -62,8 +66,9 @@ class LandmarkErrors:
 def landmark_error(
     transform: Transform, fixed: Points, moving: Points, moving_grid: Grid | None = None
 ) -> LandmarkErrors:
-    """|T(p) - q| over the pairs (p, q) of ``fixed`` and ``moving``, mm; with ``moving_grid`` also
-    from T(p) rounded to the nearest moving voxel centre.
+    """|T(p) - q| over the pairs (p, q) of ``fixed`` and ``moving``, mm.
+
+    With ``moving_grid`` also from T(p) rounded to the nearest moving voxel centre.
 
     A group holds the labels that start with the same letters: L1, L2 and L30 are L. Labels without
     letters are in ``all`` only.
@@ -99,8 +104,9 @@ def landmark_error(
 def landmark_distances(
     transform: Transform, fixed: Points, moving: Points, moving_grid: Grid | None = None
 ) -> Float[Tensor, " n"]:
-    """The error of each landmark, mm, in the order given: continuous, or snapped to the voxel
-    centres of ``moving_grid`` if given.
+    """The error of each landmark, mm, in the order given.
+
+    T(p) is snapped to the voxel centres of ``moving_grid`` if given.
     """
     mapped = transform(fixed.coords.to(transform.device)).to(moving.coords)
     if moving_grid is not None:
@@ -109,8 +115,9 @@ def landmark_distances(
 
 
 def snap(points: Float[Tensor, "*sites d"], grid: Grid) -> Float[Tensor, "*sites d"]:
-    """The nearest voxel centre to each world point; half-way goes up, and the lattice of centres
-    goes on beyond the image.
+    """The nearest voxel centre to each world point.
+
+    Half-way rounds up. The lattice of centres continues beyond the image.
     """
     return grid.to_world((grid.to_voxel(points) + 0.5).floor())
 

@@ -31,8 +31,9 @@ class Overlap:
 
 
 def label_overlap(fixed: LabelImage, warped: LabelImage) -> Overlap:
-    """Dice 2 |A n B| / (|A| + |B|) of every label of ``fixed`` and the same label of ``warped``; 0
-    where ``warped`` has lost it.
+    """Dice 2 |A n B| / (|A| + |B|) of every label of ``fixed`` and the same label of ``warped``.
+
+    It is 0 where ``warped`` does not have the label.
 
     Raises:
         FrameError: the images lie on different grids.
@@ -40,7 +41,9 @@ def label_overlap(fixed: LabelImage, warped: LabelImage) -> Overlap:
     """
     require_grid(fixed.grid, fixed, warped)
     f, w = fixed.numpy(), warped.numpy()
-    in_fixed, in_warped, in_both = _voxels(f), _voxels(w), _voxels(f[f == w])
+    in_fixed = _voxels(f)
+    in_warped = _voxels(w)
+    in_both = _voxels(f[f == w])
     if not in_fixed:
         raise InputError(
             f"{fixed.name} holds no label above 0; check that it is the label image of the fixed"

@@ -28,8 +28,7 @@ def require_grid(grid: Grid, *images: Image) -> None:
 
 
 def selected(mask: Image | None, grid: Grid) -> NDArray[np.bool_]:
-    """Voxels of ``grid`` where ``mask`` is above one half (mask == 1 means "use this"); every voxel
-    without a mask.
+    """Voxels of ``grid`` where ``mask`` is above one half; every voxel without a mask.
 
     Raises:
         FrameError: the mask lies on another grid.

@@ -25,8 +25,9 @@ class SurfaceDistance:
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """The surface distances of each label above 0 of the fixed image; None for a label that the
-    warped image has lost.
+    """The surface distances of each label above 0 of the fixed image.
+
+    A label that the warped image does not have is None.
     """
 
     labels: dict[int, SurfaceDistance | None]
@@ -58,8 +59,7 @@ class SurfaceDistances:
 
 
 def surface_distances(fixed: LabelImage, warped: LabelImage) -> SurfaceDistances:
-    """The distances between the surfaces of every label of ``fixed`` and the same label of
-    ``warped``.
+    """Distances between the surfaces of every label of ``fixed`` and the same one of ``warped``.
 
     Raises:
         FrameError: the images lie on different grids, or on one with skewed axes.
@@ -96,9 +96,7 @@ def _between(
 
 
 def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Voxels of ``mask`` with a face on the background; what lies beyond the image is
-    background.
-    """
+    """Voxels of ``mask`` with a face on the background; outside the image is background."""
     from scipy.ndimage import binary_erosion
 
     return mask & ~binary_erosion(mask)

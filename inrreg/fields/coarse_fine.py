@@ -70,7 +70,9 @@ class CoarseFine(nn.Module):
             return (1 + torch.cos(torch.pi * excess)) / 2
 
     def forward(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites outputs"]:
-        window, coarse, fine = self.window(), self.coarse(points), self.fine
+        window = self.window()
+        coarse = self.coarse(points)
+        fine = self.fine
         if not window.any():
             return coarse
         first = window * through(fine.layers[:1], fine.activations[:1], points)
@@ -82,7 +84,9 @@ class CoarseFine(nn.Module):
         self, points: Float[Tensor, "*sites d"]
     ) -> tuple[Float[Tensor, "*sites outputs"], Float[Tensor, "*sites outputs d"]]:
         """Values and their derivatives by the cube coordinates."""
-        window, coarse, fine = self.window(), self.coarse.dual(Dual.at(points)), self.fine
+        window = self.window()
+        coarse = self.coarse.dual(Dual.at(points))
+        fine = self.fine
         if not window.any():
             return coarse.result()
         first = through_dual(fine.layers[:1], fine.activations[:1], Dual.at(points)).scaled(window)

@@ -101,11 +101,9 @@ class HashEncoding(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.levels, self.features, self.interpolation = (
-            level_table(ndim, levels, base_resolution, growth, log2_size),
-            features,
-            interpolation,
-        )
+        self.levels = level_table(ndim, levels, base_resolution, growth, log2_size)
+        self.features = features
+        self.interpolation = interpolation
         n_rows = self.levels[-1].offset + self.levels[-1].size
         self.params = nn.Parameter(2e-4 * torch.rand(n_rows * features, generator=generator) - 1e-4)
         self.register_buffer(

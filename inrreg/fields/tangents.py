@@ -152,11 +152,9 @@ class Layered(nn.Module):
         self, layers: Iterable[nn.Module], activations: Iterable[Activation], output: nn.Module
     ) -> None:
         super().__init__()
-        self.layers, self.activations, self.output = (
-            nn.ModuleList(layers),
-            tuple(activations),
-            output,
-        )
+        self.layers = nn.ModuleList(layers)
+        self.activations = tuple(activations)
+        self.output = output
 
     def forward(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites outputs"]:
         return self.output(through(self.layers, self.activations, points))

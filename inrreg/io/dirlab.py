@@ -1,10 +1,10 @@
-"""DIR-Lab: ten 4DCT and ten COPDgene cases as their owners distribute them, headerless volumes and
-landmarks in voxels, loaded as images and points in RAS mm.
+"""Reader of the DIR-Lab cases: ten of 4DCT and ten of COPDgene.
 
-Slices are stored from head to foot, rows from front to back, columns from the patient's right to
-the left. The order on disk is kept and the affine says so: all three index axes point against RAS.
-A landmark ``x y z`` counts stored columns, rows and slices from 1. The files say no place in the
-world; the volume is centred at the origin.
+The owners distribute headerless volumes and landmarks in voxels. The reader returns images and
+points in RAS mm. Slices are stored from head to foot, rows from front to back, columns from the
+patient's right to the left. The reader keeps this order, so all three index axes point against RAS.
+A landmark ``x y z`` counts stored columns, rows and slices from 1. The files give no position in
+the world; the volume is centred at the origin.
 
 References: Castillo et al., Phys. Med. Biol. 2009 and 2010 (4DCT), Phys. Med. Biol. 2013
     (COPDgene).
@@ -22,30 +22,29 @@ from scipy.ndimage import median_filter
 
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image, Points
-from inrreg.io.dirlab_table import CASES, NAMINGS, Entry
+from inrreg.io.dirlab_tables import CASES, NAMINGS, PublishedCase
 
 TOLERANCE_MM = 0.05
-"""How far the initial error may lie from the published one, which has two decimals and was taken
-with the same rounded spacing.
+"""Largest difference between the computed and the published initial error.
+
+The published error has two decimals and was computed with the same rounded spacing.
 """
 OFFSETS = (-1024, -1000)
-"""What readers of these files add to the stored values; which of them is right differs from case to
-case.
-"""
+"""Offsets from stored values to HU; the right one differs from case to case."""
 AIR_SPREAD = 60
-"""Air is looked for within this many HU of where either offset puts it: lung in inspiration lies
-above.
-"""
+"""Half width in HU of the range around -1000 HU in which air is searched; lung lies above it."""
 LOWEST_HU = -1024
-"""The padding outside the circle of the scanner lies below air, and is raised to this."""
+"""Lower bound of the images: the padding outside the scanner's circle is raised to this value."""
 PATCH = (3, 3, 1)
-"""Voxels to either side of a landmark that are compared."""
+"""Half size in voxels of the patches that are compared at landmarks."""
 
 
 @dataclass(frozen=True, eq=False)
 class DirLabCase:
-    """One loaded case: fixed is inhale (T00, iBH), moving is exhale (T50, eBH); intensities in HU,
-    corresponding landmarks in RAS mm, their mean distance before registration.
+    """One loaded case: fixed is inhale (T00, iBH), moving is exhale (T50, eBH).
+
+    Intensities are in HU. Landmarks correspond and are in RAS mm. ``initial_mm`` is their mean
+    distance before registration.
     """
 
     name: str
@@ -58,10 +57,7 @@ class DirLabCase:
 
 
 def dirlab_cases(folder: str | Path) -> list[str]:
-    """The names of the cases, ``case1`` ...
-
-    ``copd10``, of which ``folder`` holds the inhale image, anywhere below it.
-    """
+    """The names of the cases whose inhale image lies in ``folder`` or below it."""
     files = [path.name for path in _files(Path(folder))]
     return [
         name
@@ -74,15 +70,15 @@ def dirlab_cases(folder: str | Path) -> list[str]:
 
 
 def read_dirlab(folder: str | Path, name: str, hu_offset: int | None = None) -> DirLabCase:
-    """Load the case ``name`` (``case1`` ...
+    """Load the case ``name`` from ``folder`` and check it against the published facts.
 
-    ``case10``, ``copd1`` ... ``copd10``) from its own folder or any above it, and check it against
-    what is published.
+    Names are ``case1`` to ``case10`` and ``copd1`` to ``copd10``. ``folder`` is the folder of the
+    case or any folder above it.
 
-    The stored values plus an offset are HU. Files that circulate want -1024 or -1000: the one that
-    puts air, found in both images together, nearer to -1000 HU is taken unless ``hu_offset`` is
-    given. The initial landmark error must be the published one, and the images must agree at the
-    landmarks better than with them misread.
+    The stored values plus an offset are HU. The offset is -1024 or -1000, depending on the file.
+    Without ``hu_offset`` the reader takes the one that puts air, found in both images together,
+    nearer to -1000 HU. The initial landmark error must equal the published one. The images must
+    agree better at the landmarks than at misread landmarks.
 
     Raises:
         InputError: an unknown name, no or several candidates for a file, a size that is not the
@@ -152,7 +148,7 @@ def _only(
     return found[0]
 
 
-def _read_volume(path: Path, entry: Entry, name: str) -> Int[np.ndarray, "i j k"]:
+def _read_volume(path: Path, entry: PublishedCase, name: str) -> Int[np.ndarray, "i j k"]:
     """The stored values in index order (column, row, slice)."""
     expected, size = 2 * int(np.prod(entry.shape)), path.stat().st_size
     if size != expected:
@@ -166,7 +162,7 @@ def _read_volume(path: Path, entry: Entry, name: str) -> Int[np.ndarray, "i j k"
     return np.fromfile(path, dtype="<i2").reshape(entry.shape[::-1]).T
 
 
-def _read_landmarks(path: Path, entry: Entry) -> Int[np.ndarray, "n 3"]:
+def _read_landmarks(path: Path, entry: PublishedCase) -> Int[np.ndarray, "n 3"]:
     """Voxel indices from 0 of a text file of ``x y z`` counted from 1."""
     try:
         numbers = np.loadtxt(path, ndmin=2, encoding="utf-8-sig")
@@ -193,7 +189,10 @@ def _read_landmarks(path: Path, entry: Entry) -> Int[np.ndarray, "n 3"]:
 
 
 def _checked_initial_error(
-    indices: Sequence[Int[np.ndarray, "n 3"]], entry: Entry, name: str, paths: Sequence[Path]
+    indices: Sequence[Int[np.ndarray, "n 3"]],
+    entry: PublishedCase,
+    name: str,
+    paths: Sequence[Path],
 ) -> float:
     """The mean distance of corresponding landmarks, mm, if it is the published one."""
     fixed, moving = indices
@@ -204,10 +203,8 @@ def _checked_initial_error(
             f"{files} have {len(fixed)} and {len(moving)} landmarks; {name} is published with"
             f" {expected}, and for these its initial error is known: take the files as distributed"
         )
-    initial, published = (
-        float(np.linalg.norm((fixed - moving) * entry.spacing, axis=1).mean()),
-        entry.initial_mm[len(fixed)],
-    )
+    initial = float(np.linalg.norm((fixed - moving) * entry.spacing, axis=1).mean())
+    published = entry.initial_mm[len(fixed)]
     if abs(initial - published) > TOLERANCE_MM:
         raise InputError(
             f"{files} lie {initial:.2f} mm apart in the mean, and {published:.2f} mm (+-"
@@ -223,8 +220,9 @@ def _check_agreement(
     indices: Sequence[Int[np.ndarray, "n 3"]],
     paths: Sequence[Path],
 ) -> None:
-    """The distance of landmarks is blind to what befalls both files alike; the images are not: they
-    agree best at the landmarks read aright.
+    """Check that the images agree better at the landmarks than at misread landmarks.
+
+    The distance of landmarks cannot detect an error that both files share. The images can.
     """
     (fixed, moving), (p, q) = stored, indices
     last = fixed.shape[2] - 1
@@ -255,9 +253,7 @@ def _agreement(
     p: Int[np.ndarray, "n 3"],
     q: Int[np.ndarray, "n 3"],
 ) -> float:
-    """Mean over landmarks of the correlation between the patches around p in fixed and q in moving;
-    0 for a flat patch.
-    """
+    """Mean correlation between the patches around p in fixed and q in moving; 0 if flat."""
     offsets = np.stack(
         np.meshgrid(*[np.arange(-r, r + 1) for r in PATCH], indexing="ij"), -1
     ).reshape(-1, 3)
@@ -272,8 +268,9 @@ def _agreement(
 
 
 def _hu_offset(stored: Sequence[Int[np.ndarray, "i j k"]], paths: Sequence[Path]) -> int:
-    """Of -1024 and -1000 the one that puts air, the commonest stored value near either, nearer to
-    -1000 HU.
+    """The offset, -1024 or -1000, that puts air nearer to -1000 HU.
+
+    Air is the most frequent stored value near -1000 HU under either offset.
     """
     candidates = [-1000 - offset for offset in OFFSETS]
     low, high = min(candidates) - AIR_SPREAD, max(candidates) + AIR_SPREAD
@@ -284,7 +281,7 @@ def _hu_offset(stored: Sequence[Int[np.ndarray, "i j k"]], paths: Sequence[Path]
         )
         for volume in stored
     )
-    # Padding is one value, air is spread by noise: a median keeps the hill and drops the needle.
+    # Padding is one value, air has noise: a median removes the peak of the padding only.
     smooth = median_filter(np.asarray(counts), size=9, mode="constant")
     if not smooth.any():
         raise InputError(

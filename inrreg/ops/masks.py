@@ -38,8 +38,9 @@ def without(mask: Image, lesion: Image) -> Image:
 
 
 def dilated(mask: Image, margin_mm: float) -> Image:
-    """``mask`` grown by ``margin_mm`` in every direction (shrunk where negative), voxel centre to
-    voxel centre.
+    """``mask`` grown by ``margin_mm`` in every direction (shrunk where negative).
+
+    Distances are between voxel centres.
     """
     if margin_mm == 0 or bool((mask.data > 0.5).all()):
         return mask
@@ -63,9 +64,7 @@ def _reached(
 
 
 def signed_distance(mask: Image, clip_mm: float) -> Image:
-    """Distance to the edge of the mask over ``clip_mm``, positive inside, cut off at -1 and 1, no
-    farther than which is looked for: the shape of a mask as an image.
-    """
+    """Signed distance to the mask edge over ``clip_mm``, clipped to [-1, 1], positive inside."""
     inside = mask.data[0] > 0.5
     distance = distance_within(clip_mm, ~inside, mask.grid.spacing) - distance_within(
         clip_mm, inside, mask.grid.spacing
@@ -74,8 +73,7 @@ def signed_distance(mask: Image, clip_mm: float) -> Image:
 
 
 def lung_mask(image: Image, air_below: float = -400.0) -> Image:
-    """The lungs of a chest CT in HU: air inside the body, without vessels' holes; 1 means "use
-    this".
+    """The lungs of a chest CT in HU: air inside the body, vessels included; 1 means "use this".
 
     Voxels below ``air_below`` that hang together, do not reach the edges of the box that run along
     the body (the air around the patient does), and are no smaller than a tenth of the largest such

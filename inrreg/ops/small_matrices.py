@@ -1,5 +1,7 @@
-"""Determinants and equations of the small matrices that Jacobians are: written out, which is many
-times faster than a general solver and differentiable as often as asked.
+"""Determinants and solutions of small matrices, such as Jacobian matrices.
+
+The written-out formulas are many times faster than a general solver and can be differentiated
+repeatedly.
 """
 
 import torch
@@ -34,8 +36,9 @@ equations are left to least squares.
 
 
 def solve(matrix: Float[Tensor, "n d d"], right: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """x with matrix x = right, by Cramer's rule; of least squares where a matrix is singular or
-    nearly so.
+    """The solution x of matrix x = right by Cramer's rule.
+
+    Singular or nearly singular matrices give the least-squares solution.
     """
     columns = list(matrix.unbind(-1))
     volume = determinant(matrix)

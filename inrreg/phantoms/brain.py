@@ -13,7 +13,9 @@ from inrreg.core.image import Image, LabelImage
 from inrreg.phantoms.random_field import RandomField
 from inrreg.phantoms.raster import coverage
 
-FLUID, GREY, WHITE = 1, 2, 3
+FLUID = 1
+GREY = 2
+WHITE = 3
 """Values of ``Brain.tissue``; 0 is outside the skull."""
 
 

@@ -83,9 +83,11 @@ class Healthy:
         return Lesion(still, host.points(), nothing.long(), nothing, nothing, nothing)
 
 
-def shrinking(body: Blob, host: Host, motion_mm: float, rng: np.random.Generator) -> Sampled:
-    """The velocity that in unit time draws the surface of ``body`` inwards by ``motion_mm`` on
-    average, and the tissue around it after it, less and less towards the skull.
+def inward_velocity(body: Blob, host: Host, motion_mm: float, rng: np.random.Generator) -> Sampled:
+    """The velocity that moves the surface of ``body`` inwards by ``motion_mm`` in unit time.
+
+    ``motion_mm`` is the average over the surface. The tissue around the body follows; its motion
+    decreases towards the skull.
 
     Raises:
         InputError: the surface cannot move that far.
@@ -97,7 +99,7 @@ def shrinking(body: Blob, host: Host, motion_mm: float, rng: np.random.Generator
     return calibrated(push, motion_mm, host.points()[surface], rng, time=-1.0).scaled(-1.0)
 
 
-def soft(inside: Tensor, grid: Grid) -> Float[Tensor, "*shape"]:
+def soft_level(inside: Tensor, grid: Grid) -> Float[Tensor, "*shape"]:
     """A smooth level of a mask, negative inside, about the distance from its surface in mm."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
@@ -110,15 +112,15 @@ def soft(inside: Tensor, grid: Grid) -> Float[Tensor, "*shape"]:
     return torch.from_numpy(gaussian_filter(distance, 0.7))
 
 
-def filled(level: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """How much of each voxel lies where ``level`` is negative, in 0 ... 1; nothing far outside."""
+def partial_volume(level: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Share of each voxel, 0 to 1, where ``level`` is negative; 0 at a level of 6 mm or more."""
     return coverage(level) * (level < 6)
 
 
 def texture(
     shape: tuple[int, ...], mean: float, deviation: float, rng: np.random.Generator
 ) -> Float[Tensor, "*shape"]:
-    """Noise that hangs together over about two voxels, as in fluid that flows."""
+    """Noise of ``mean`` and ``deviation``, correlated over about two voxels; clipped at 0."""
     from scipy.ndimage import gaussian_filter
 
     noise = gaussian_filter(rng.standard_normal(shape), 0.8)

@@ -1,5 +1,6 @@
-"""A breathing chest CT with known truth: two images of one analytic anatomy, breathed in (fixed)
-and breathed out (moving).
+"""A breathing chest CT with known truth.
+
+Two images show one analytic anatomy, breathed in (fixed) and breathed out (moving).
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ from inrreg.phantoms.phantom_pair import (
     PhantomPair,
     amplitude_for,
     dense_displacement,
+    image_and_mask,
     in_parts,
     oblique_grid,
-    seen,
     spread_out,
 )
 from inrreg.phantoms.random_field import RandomField
@@ -46,8 +47,9 @@ _MARK_DEPTH_MM = 6.0
 
 @dataclass(frozen=True)
 class _BodyFrame:
-    """Body coordinates p of a world point x: x = center + scale p, so that the chest fills images
-    of any size.
+    """The map between body coordinates p and world points x: x = center + scale p.
+
+    The scale makes the chest fill images of any size.
     """
 
     center: tuple[float, float, float]
@@ -77,23 +79,25 @@ def lung_pair(
     n_rib_landmarks: int = 8,
     uneven: float = 0.0,
 ) -> PhantomPair:
-    """A chest CT breathed in (fixed) and breathed out (moving), of ``shape`` voxels of ``spacing``
-    mm, in HU; the masks are 1 in both lungs.
+    """A chest CT breathed in (fixed) and breathed out (moving), with known truth.
 
+    The images have ``shape`` voxels of ``spacing`` mm and hold HU. The masks are 1 in both lungs.
     The chest is scaled to fill the box. The landmarks ``lung 1`` ... are forks of vessels and move
-    by ``motion_mm`` on average (about twice that at the diaphragm); ``rib 1`` ... lie on ribs,
-    which hardly move. The truth is that of the region a fixed point lies in: the lungs, the organs
-    between them and the abdomen slide along the chest wall, so the map jumps there, along the wall
-    only. Lung tissue gets denser as its volume shrinks, vessels keep theirs. ``uneven`` is how
-    unevenly the lungs empty (0 to 0.7): segments slip along each other, so that no affine map and
-    no coarse lattice comes near. Each image is evaluated from the anatomy at its own voxel centres,
-    on its own oblique grid, and has noise of its own.
+    by ``motion_mm`` on average (about twice that at the diaphragm). The landmarks ``rib 1`` ... lie
+    on ribs, which hardly move.
+
+    The truth maps fixed world points to moving ones, in RAS mm. The lungs, the organs between them
+    and the abdomen slide along the chest wall, so the map is discontinuous there, along the wall
+    only. Lung tissue gets denser as its volume shrinks; vessels keep theirs. ``uneven`` (0 to 0.7)
+    sets how differently the regions of the lungs empty. Segments then slip along each other, so no
+    affine map and no coarse lattice describes the motion. Each image is evaluated from the anatomy
+    at its own voxel centres, on its own oblique grid, with independent noise.
 
     Raises:
-        InputError: a shape that is not 3-D, more landmarks than there are forks, or a motion too
-            large for the chest, which then had to fold.
+        InputError: a shape that is not 3-D, more landmarks than forks, or a motion so large that
+            the chest would fold.
     """
-    _check(shape, uneven)
+    _check_arguments(shape, uneven)
     for_anatomy, for_trees, for_motion, for_noise, for_landmarks, for_regions = (
         np.random.default_rng(seed).spawn(6)
     )
@@ -102,33 +106,19 @@ def lung_pair(
     fixed_grid = oblique_grid(shape, spacing, _CENTER + _FIXED_SHIFT, _FIXED_TURN)
     moving_grid = oblique_grid(shape, spacing, _CENTER + _MOVING_SHIFT, _MOVING_TURN)
     frame = _BodyFrame(tuple(_CENTER.tolist()), float((fixed_grid.extent / BOX_MM).min()))
-    lung_marks = _lung_landmarks(chest, n_landmarks, for_landmarks)
-    on_ribs = rib_lines(thorax)[:, 4:-4].reshape(-1, 3)
-    in_world = frame.to_world(on_ribs)
-    in_view = inside(fixed_grid, in_world) * inside(moving_grid, in_world) > 0
-    rib_marks = spread_out(on_ribs[in_view], n_rib_landmarks, for_landmarks)
+    lung_marks = spread_out(_deep_forks(chest), n_landmarks, for_landmarks)
+    rib_points = _visible_rib_points(thorax, frame, fixed_grid, moving_grid)
+    rib_marks = spread_out(rib_points, n_rib_landmarks, for_landmarks)
     part = 0.1 * motion_mm / frame.scale
-    random_motion = RandomField.draw(for_motion, length_mm=28, components=3, waves=16)
+    stirring = RandomField.draw(for_motion, length_mm=28, components=3, waves=16)
     regions = RandomField.draw(for_regions, REGION_MM, components=1, waves=48)
-    resting = Breathing(
-        thorax, 0.0, min(part, _LARGEST_STIR_MM), part, random_motion, uneven, regions
-    )
+    resting = Breathing(thorax, 0.0, min(part, _LARGEST_STIR_MM), part, stirring, uneven, regions)
     breathing = _calibrated(resting, frame, motion_mm, lung_marks)
-
-    def truth(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        return in_parts(
-            lambda part: frame.to_world(breathing(frame.to_body(part))), points.double()
-        )
-
-    def view(grid: Grid, state: Breathing, name: str) -> tuple[Image, LabelImage]:
-        hu, lungs = scan(chest, state, frame.grid(grid))
-        noise = torch.from_numpy(for_noise.standard_normal(grid.shape, dtype=np.float32))
-        return seen(hu + noise_hu * noise, lungs, grid, name)
-
-    fixed, fixed_mask = view(fixed_grid, breathing.at_rest(), "fixed")
-    moving, moving_mask = view(moving_grid, breathing, "moving")
-    marks = frame.to_world(torch.cat([lung_marks, rib_marks]))
-    labels = _numbered("lung", len(lung_marks)) + _numbered("rib", len(rib_marks))
+    truth = _Truth(frame, breathing)
+    scans = _Scans(chest, frame, noise_hu, for_noise)
+    fixed, fixed_mask = scans.image_and_mask(fixed_grid, breathing.at_rest(), "fixed")
+    moving, moving_mask = scans.image_and_mask(moving_grid, breathing, "moving")
+    fixed_landmarks = _landmarks(frame, lung_marks, rib_marks)
     return PhantomPair(
         fixed,
         moving,
@@ -136,12 +126,12 @@ def lung_pair(
         moving_mask,
         truth,
         dense_displacement(truth, fixed_grid),
-        Points(marks, labels),
-        Points(truth(marks), labels),
+        fixed_landmarks,
+        Points(truth(fixed_landmarks.coords), fixed_landmarks.labels),
     )
 
 
-def _check(shape: Sequence[int], uneven: float) -> None:
+def _check_arguments(shape: Sequence[int], uneven: float) -> None:
     if len(shape) != 3:
         raise InputError(
             f"lung_pair makes 3-D images, got shape {tuple(shape)}; give three sizes, or use"
@@ -154,15 +144,60 @@ def _check(shape: Sequence[int], uneven: float) -> None:
         )
 
 
-def _lung_landmarks(chest: Chest, count: int, rng: np.random.Generator) -> Float[Tensor, "n 3"]:
+@dataclass(frozen=True, eq=False)
+class _Scans:
+    """Scanner of one chest; ``noise_hu`` is the standard deviation of the noise in HU."""
+
+    chest: Chest
+    frame: _BodyFrame
+    noise_hu: float
+    rng: np.random.Generator
+
+    def image_and_mask(self, grid: Grid, state: Breathing, name: str) -> tuple[Image, LabelImage]:
+        """The CT and the lung mask of the chest in ``state`` on the world ``grid``."""
+        hu, lungs = scan(self.chest, state, self.frame.grid(grid))
+        noise = self.rng.standard_normal(grid.shape, dtype=np.float32)
+        return image_and_mask(hu + self.noise_hu * torch.from_numpy(noise), lungs, grid, name)
+
+
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """The true map from fixed to moving world points, mm, in double precision."""
+
+    frame: _BodyFrame
+    breathing: Breathing
+
+    def __call__(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        return in_parts(self._map, points.double())
+
+    def _map(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        return self.frame.to_world(self.breathing(self.frame.to_body(points)))
+
+
+def _deep_forks(chest: Chest) -> Float[Tensor, "n 3"]:
     """Forks of vessels well inside the lungs, in body coordinates."""
     forks = chest.trees.forks
-    return spread_out(forks[chest.thorax.lungs(forks) < -_MARK_DEPTH_MM], count, rng)
+    return forks[chest.thorax.lungs(forks) < -_MARK_DEPTH_MM]
 
 
-def _numbered(name: str, count: int) -> tuple[str, ...]:
-    """``name 1``, ``name 2``, ..."""
-    return tuple(f"{name} {number}" for number in range(1, count + 1))
+def _visible_rib_points(
+    thorax: Thorax, frame: _BodyFrame, fixed_grid: Grid, moving_grid: Grid
+) -> Float[Tensor, "n 3"]:
+    """Points of the rib centre lines inside both grids, in body coordinates."""
+    points = rib_lines(thorax)[:, 4:-4].reshape(-1, 3)
+    world = frame.to_world(points)
+    return points[inside(fixed_grid, world) * inside(moving_grid, world) > 0]
+
+
+def _landmarks(
+    frame: _BodyFrame, lung_marks: Float[Tensor, "n 3"], rib_marks: Float[Tensor, "m 3"]
+) -> Points:
+    """The landmarks in world mm, named after their structure."""
+    labels = (
+        *(f"lung {i + 1}" for i in range(len(lung_marks))),
+        *(f"rib {i + 1}" for i in range(len(rib_marks))),
+    )
+    return Points(frame.to_world(torch.cat([lung_marks, rib_marks])), labels)
 
 
 def _calibrated(

@@ -49,12 +49,12 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class PathologyPair:
-    """Two views of one brain: ``truth`` maps fixed world points to moving ones and ``inverse``
-    back, RAS mm, valid where tissue has a counterpart.
+    """Two views of one brain with the true map between them.
 
-    ``lesion`` (1 cavity or core, 2 rim) and ``oedema`` (changed in intensity, not in place: it has
-    a counterpart) lie on the grid of the image that holds the lesion. Landmarks are called ``near
-    1`` ... (3 to 10 mm from the lesion's edge) and ``far 1`` ... (20 mm or more).
+    ``truth`` maps fixed world points to moving ones, ``inverse`` moving to fixed, in RAS mm. Both
+    are valid where tissue has a counterpart. ``lesion`` (1 cavity or core, 2 rim) and ``oedema`` (a
+    change of intensity with a counterpart) lie on the grid of the image with the lesion. Landmarks
+    ``near 1`` ... lie 3 to 10 mm from the lesion's edge, ``far 1`` ... 20 mm or more.
     """
 
     fixed: View
@@ -89,16 +89,15 @@ def pathology_pair(
     near: int = 30,
     far: int = 60,
 ) -> PathologyPair:
-    """``brain`` as the moving image, and as the fixed one after a smooth random motion of
-    ``motion_mm`` on average and with a lesion, each scanned on a grid of ``spacing`` mm.
+    """``brain`` as the moving image and, after a random motion and with a lesion, as the fixed.
 
-    A slice of a brain, in 2-D, gives a 2-D pair: everything moves in its plane, and a lesion's
-    volume is that of the ball whose middle section has its area.
+    The motion is smooth and ``motion_mm`` on average. Each image has voxels of ``spacing`` mm. A
+    2-D slice gives a 2-D pair; its lesion's volume is that of the ball with the same middle
+    section.
 
-    ``Healthy()`` gives a pair of pure deformation, with an empty lesion and landmarks that are all
-    ``far``; with ``motion_mm=0`` nothing moves but what the lesion moves. The geometry depends on
-    the seed and the brain's labels alone: ``t2_like(brain)`` with the same seed shows the same
-    lesion in another contrast, with noise of its own.
+    ``Healthy()`` gives an empty lesion and landmarks that are all ``far``. With ``motion_mm=0``
+    only the lesion moves tissue. The geometry depends on the seed and the labels alone, so
+    ``t2_like(brain)`` shows the same lesion in another contrast, with independent noise.
 
     Raises:
         InputError: no such lesion fits into the brain, the motion is negative, or fewer landmarks
@@ -108,24 +107,31 @@ def pathology_pair(
     for_fixed, for_moving = np.random.default_rng([seed, brain.contrast.stream]).spawn(2)
     motion = _Motion.draw(brain, _fixed_grid(brain, spacing), motion_mm, for_motion)
     lesion = pathology.grow(motion.host, for_lesion)
-    before = motion.carried(lesion.origin)
-    truth = DenseDisplacement(before - motion.host.points(), motion.host.grid, "cubic")
+    preimage = motion.to_brain(lesion.origin)
+    truth = DenseDisplacement(preimage - motion.host.points(), motion.host.grid, "cubic")
     inverse = motion.inverse(lesion, brain.image.grid.resampled(spacing))
-    y = inverse.grid.points(torch.float64)
     present = lesion.parts > 0
-    absent = _sampled(present, truth.grid, y + inverse.vectors.detach()) > 0.5
+    y = inverse.grid.points(torch.float64)
     anatomy, white = _anatomy(brain, spacing), brain.mean(WHITE)
-    intact = anatomy(before)[..., 0]
-    fixed_image = scanner(lesion.over(intact, brain.contrast.oedema), truth.grid, white, for_fixed)
+    fixed_image = scanner(
+        lesion.over(anatomy(preimage)[..., 0], brain.contrast.oedema), truth.grid, white, for_fixed
+    )
     moving_image = scanner(anatomy(y)[..., 0], inverse.grid, white, for_moving)
-    tissue = nearest(brain.tissue, before, 0)[0]
+    tissue = nearest(brain.tissue, preimage, 0)[0]
     marks = distinctive_points(
         tissue, present, (tissue > FLUID) & ~present, truth.grid, (near, far), for_landmarks
     )
-    moved_marks = Points(truth(marks.coords).detach(), marks.labels)
     return PathologyPair(
-        _view(fixed_image, brain, before, present, truth.grid, "fixed", marks),
-        _view(moving_image, brain, y, absent, inverse.grid, "moving", moved_marks),
+        _view(fixed_image, brain, preimage, present, truth.grid, "fixed", marks),
+        _view(
+            moving_image,
+            brain,
+            y,
+            _absent_in_moving(present, truth.grid, inverse),
+            inverse.grid,
+            "moving",
+            Points(truth(marks.coords).detach(), marks.labels),
+        ),
         truth,
         inverse,
         LabelImage.from_array(lesion.parts, truth.grid, "lesion"),
@@ -133,49 +139,54 @@ def pathology_pair(
     )
 
 
-def _sampled(
-    region: Bool[Tensor, "*shape"], grid: Grid, points: Float[Tensor, "*sites d"]
-) -> Float[Tensor, "*sites"]:
-    """The share of ``region`` at world points by linear interpolation, 0 outside ``grid``."""
-    return linear(Image(region[None].double(), grid), points, outside=0.0)[0]
+def _absent_in_moving(
+    present: Tensor, fixed_grid: Grid, inverse: DenseDisplacement
+) -> Bool[Tensor, "*shape"]:
+    """Moving voxels whose fixed point lies in the lesion; ``present`` is the lesion."""
+    fixed_points = inverse.grid.points(torch.float64) + inverse.vectors.detach()
+    lesion = Image(present[None].double(), fixed_grid)
+    return linear(lesion, fixed_points, outside=0.0)[0] > 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class _Motion:
-    """The background motion as displacements, ``there`` and ``back``, and the brain that it moves
-    on the fixed grid.
+    """The background motion as two displacements, and the moved brain on the fixed grid.
+
+    ``forward`` maps fixed points to points of the brain, ``backward`` is its inverse.
     """
 
     host: Host
-    there: Sampled
-    back: Sampled
+    forward: Sampled
+    backward: Sampled
 
     @classmethod
     def draw(cls, brain: Brain, grid: Grid, motion_mm: float, rng: np.random.Generator) -> Self:
         """A random one that moves the head by ``motion_mm`` on average."""
         head = brain.image.grid.points(torch.float64)[brain.tissue.data[0] > 0]
         velocity = random_flow(grid, _LENGTH_MM, motion_mm, head, rng)
-        there, back = _displacement(velocity, 1.0), _displacement(velocity, -1.0)
-        before = grid.points(torch.float64) + there(grid.points(torch.float64))
+        forward = _displacement(velocity, 1.0)
+        backward = _displacement(velocity, -1.0)
+        preimage = grid.points(torch.float64) + forward(grid.points(torch.float64))
         tissue, resectable = (
-            nearest(numbers, before, 0)[0].long() for numbers in (brain.tissue, brain.resectable)
+            nearest(numbers, preimage, 0)[0].long() for numbers in (brain.tissue, brain.resectable)
         )
-        return cls(Host(brain, grid, tissue, resectable), there, back)
+        return cls(Host(brain, grid, tissue, resectable), forward, backward)
 
-    def carried(self, points: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
-        """Where the motion puts points that no lesion has moved."""
-        return points + self.there(points)
+    def to_brain(self, points: Float[Tensor, "*shape d"]) -> Float[Tensor, "*shape d"]:
+        """Points of the brain for fixed points that no lesion has moved."""
+        return points + self.forward(points)
 
     def inverse(self, lesion: Lesion, grid: Grid) -> DenseDisplacement:
-        """Moving point -> fixed point on a moving ``grid``: both flows undone, not the sampled map
-        solved.
+        """Moving point -> fixed point on a moving ``grid``.
+
+        Both flows are integrated backwards; the sampled map is not inverted numerically.
         """
         y = grid.points(torch.float64)
-        return DenseDisplacement(follow(lesion.push, y + self.back(y), -1.0) - y, grid, "cubic")
+        return DenseDisplacement(follow(lesion.push, y + self.backward(y), -1.0) - y, grid, "cubic")
 
 
 def _displacement(velocity: Sampled, time: float) -> Sampled:
-    """What the flow of ``velocity`` does in ``time``, sampled where the velocity is."""
+    """The displacement of the flow of ``velocity`` in ``time``, on the grid of the velocity."""
     points = velocity.grid.points(torch.float64)
     return Sampled.of(follow(velocity, points, time) - points, velocity.grid)
 
@@ -195,7 +206,7 @@ def _view(
     name: str,
     landmarks: Points,
 ) -> View:
-    """What is seen on ``grid``, where ``points`` of the brain lie."""
+    """The view on ``grid`` whose voxels lie at ``points`` of the brain."""
     head, labels = nearest(brain.tissue, points, 0)[0] > 0, nearest(brain.labels, points, 0)[0]
     return View(
         Image.from_array(values, grid, name),

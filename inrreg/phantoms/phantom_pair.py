@@ -42,7 +42,7 @@ class PhantomPair:
     moving_landmarks: Points
 
 
-def seen(
+def image_and_mask(
     values: Float[Tensor, "*shape"], inside: Bool[Tensor, "*shape"], grid: Grid, name: str
 ) -> tuple[Image, LabelImage]:
     """An image and its mask on ``grid``, under their names."""

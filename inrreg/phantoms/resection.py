@@ -16,7 +16,15 @@ from inrreg.ops.sampling import nearest
 from inrreg.phantoms.brain import GREY, WHITE
 from inrreg.phantoms.ellipsoids import blob, draw_volume, largest_piece, radius_of
 from inrreg.phantoms.flows import Sampled, follow
-from inrreg.phantoms.lesion_pairs import LESION, Host, Lesion, filled, shrinking, soft, texture
+from inrreg.phantoms.lesion_pairs import (
+    LESION,
+    Host,
+    Lesion,
+    inward_velocity,
+    partial_volume,
+    soft_level,
+    texture,
+)
 
 _SMALLEST_CM3 = 3.0
 """Of the removed tissue, so that more than 1 cm3 of cavity is left after its walls came in."""
@@ -113,9 +121,13 @@ class Resection:
         volume = draw_volume(rng, _SMALLEST_CM3) if self.volume_cm3 is None else self.volume_cm3
         removed = blob(host.grid, cortex[int(rng.integers(len(cortex)))], volume, tissue, rng)
         radius = radius_of(volume)
-        push = shrinking(removed, host, radius * rng.uniform(*self.collapse), rng).scaled(-1.0)
+        push = inward_velocity(removed, host, radius * rng.uniform(*self.collapse), rng).scaled(
+            -1.0
+        )
         origin = follow(push, host.points())
-        level = Sampled.of(soft(removed.inside, host.grid)[..., None], host.grid)(origin)[..., 0]
+        level = Sampled.of(soft_level(removed.inside, host.grid)[..., None], host.grid)(origin)[
+            ..., 0
+        ]
         cavity = largest_piece(level < 0)
         level = torch.where(cavity, level, level.abs())
         tissue = nearest(LabelImage.from_array(host.tissue, host.grid), origin)[0]
@@ -124,7 +136,7 @@ class Resection:
             push,
             origin,
             torch.where(cavity, LESION, 0),
-            filled(level),
+            partial_volume(level),
             value,
             torch.zeros_like(value),
         )

@@ -18,7 +18,12 @@ from inrreg.phantoms.raster import Tubes, coverage, tube_coverage
 from inrreg.phantoms.skeleton import spine, spine_hu, sternum
 from inrreg.phantoms.vessels import PulmonaryTrees
 
-_AIR, _FAT, _BLOOD, _MARROW, _BONE, _SHEET = -1000.0, -95.0, 45.0, 180.0, 520.0, 20.0
+_AIR = -1000.0
+_FAT = -95.0
+_BLOOD = 45.0
+_MARROW = 180.0
+_BONE = 520.0
+_SHEET = 20.0
 """HU of what has one value; ``_SHEET`` is that of fissures and airway walls."""
 _FISSURE_MM = 0.7
 _MARGIN_VOXELS = 4

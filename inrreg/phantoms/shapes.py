@@ -18,8 +18,8 @@ from inrreg.phantoms.phantom_pair import (
     PhantomPair,
     amplitude_for,
     dense_displacement,
+    image_and_mask,
     oblique_grid,
-    seen,
 )
 from inrreg.phantoms.raster import coverage
 
@@ -117,7 +117,7 @@ def blob_pair(
         values = blobs(points).reshape(grid.shape) + noise * torch.from_numpy(
             for_noise.standard_normal(grid.shape)
         )
-        return seen(
+        return image_and_mask(
             values,
             (_from_center(points, fixed_grid) < _ACROSS_MASK).reshape(grid.shape),
             grid,
@@ -172,7 +172,7 @@ def cut_c_pair(
     fixed = coverage(torch.maximum(c.level(still), -c.cut(still))) + 0.8 * coverage(c.disc(still))
     absent = (torch.maximum(c.level(still), c.cut(still)) < 0) | (c.disc(still) < 0)
     views = [
-        seen(values, torch.ones(grid.shape, dtype=torch.bool), grid, name)
+        image_and_mask(values, torch.ones(grid.shape, dtype=torch.bool), grid, name)
         for values, grid, name in (
             (fixed, fixed_grid, "fixed"),
             (coverage(c.level(moved)), moving_grid, "moving"),

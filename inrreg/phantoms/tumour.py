@@ -15,7 +15,16 @@ from inrreg.ops.sampling import nearest
 from inrreg.phantoms.brain import GREY, WHITE
 from inrreg.phantoms.ellipsoids import Blob, blob, draw_volume, radius_of
 from inrreg.phantoms.flows import follow
-from inrreg.phantoms.lesion_pairs import LESION, RIM, Host, Lesion, filled, shrinking, soft, texture
+from inrreg.phantoms.lesion_pairs import (
+    LESION,
+    RIM,
+    Host,
+    Lesion,
+    inward_velocity,
+    partial_volume,
+    soft_level,
+    texture,
+)
 from inrreg.phantoms.random_field import RandomField
 
 _TO_SKULL_MM = 4.0
@@ -58,18 +67,20 @@ class Tumour:
         radius = radius_of(volume)
         body = blob(host.grid, _seed(host, radius, rng), volume, _within(host, _TO_SKULL_MM), rng)
         largest = min(self.push_mm[1], _LARGEST_PUSH * radius)
-        push = shrinking(body, host, rng.uniform(min(self.push_mm[0], largest), largest), rng)
+        push = inward_velocity(body, host, rng.uniform(min(self.push_mm[0], largest), largest), rng)
         origin = follow(push, host.points())
-        level = soft(body.inside, host.grid)
+        level = soft_level(body.inside, host.grid)
         in_core = body.inside & (level < -1.0) & (body.level < self.core * body.radius_mm)
         parts = torch.where(in_core, LESION, torch.where(body.inside, RIM, 0))
         oedema = _oedema(host, origin, level, rng.uniform(*self.oedema_mm), rng) * ~body.inside
-        return Lesion(push, origin, parts, filled(level), self._value(host, body, rng), oedema)
+        return Lesion(
+            push, origin, parts, partial_volume(level), self._value(host, body, rng), oedema
+        )
 
     def _value(self, host: Host, body: Blob, rng: np.random.Generator) -> Float[Tensor, "*shape"]:
         """Intensities of core and rim."""
         white, look = host.brain.mean(WHITE), host.brain.contrast
-        core = filled(body.level - self.core * body.radius_mm)
+        core = partial_volume(body.level - self.core * body.radius_mm)
         rim, necrosis = (
             texture(host.grid.shape, mean * white, 0.07 * white, rng)
             for mean in (look.rim, look.core)

@@ -20,7 +20,9 @@ from inrreg.phantoms.raster import Tubes
 
 Array = NDArray[np.float64]
 
-_ARTERY, _VEIN, _BRONCHUS = (29.0, 0.0, 26.0), (29.0, 6.0, 8.0), (30.0, -12.0, 22.0)
+_ARTERY = (29.0, 0.0, 26.0)
+_VEIN = (29.0, 6.0, 8.0)
+_BRONCHUS = (30.0, -12.0, 22.0)
 """Where the trees of the right lung start; those of the left lung are their mirror images."""
 _PLEURA_MM = 3.0
 """No visible vessel comes closer to the surface."""
@@ -57,7 +59,9 @@ def grow(root: Array, targets: Array, smallest_radius: float, rng: np.random.Gen
     """The tree from ``root`` to each of the ``targets`` ``[n, 3]``; a branch that feeds n of them
     has the radius ``smallest_radius`` n^(1/3).
     """
-    nodes, parents, fed = [root], [0], [len(targets)]
+    nodes = [root]
+    parents = [0]
+    fed = [len(targets)]
     waiting = [(0, targets)]
     while waiting:
         parent, points = waiting.pop()
@@ -152,7 +156,9 @@ def _lobes(
 
 def _trachea() -> Tubes:
     """The windpipe from the neck to where it parts, and the main bronchi from there to the hila."""
-    left, carina, neck = (-_BRONCHUS[0], *_BRONCHUS[1:]), (0.0, -14.0, 48.0), (0.0, -6.0, 175.0)
+    left = (-_BRONCHUS[0], *_BRONCHUS[1:])
+    carina = (0.0, -14.0, 48.0)
+    neck = (0.0, -6.0, 175.0)
     starts, ends = (
         torch.tensor([neck, carina, carina], dtype=torch.float64),
         torch.tensor([carina, _BRONCHUS, left], dtype=torch.float64),

@@ -1,5 +1,6 @@
-"""A squared difference that a mask may switch off, at a price: the loss by which a network learns
-what has no counterpart without being shown it.
+"""A squared difference that a mask may switch off at a cost.
+
+With this loss a network learns the non-correspondence without supervision.
 
 After NCR-Net (Andresen et al., IJCARS 2022), whose loss is like Mumford and Shah's: the image
 distance outside the mask, the area of the mask, the length of its edge.
@@ -84,8 +85,9 @@ class GatedDistance:
 def gradient_magnitude(
     values: Float[Tensor, "b c *lattice"], spacing: Sequence[float]
 ) -> Float[Tensor, "b c *lattice"]:
-    """|grad| per mm by forward differences, smooth at 0; at the last site of an axis there is no
-    difference.
+    """|grad| per mm by forward differences, smooth at 0.
+
+    At the last site of an axis the difference is 0.
     """
     squares = torch.full_like(values, EDGE**2)
     for axis, h in enumerate(spacing, start=2):

@@ -1,5 +1,6 @@
-"""Distance of guiding landmarks: point pairs that may pull the fit (never those it is judged
-by).
+"""Distance of guiding landmarks.
+
+These point pairs drive the fit. They are never the pairs that evaluate it.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from inrreg.objective.step import Step
 
 @dataclass(frozen=True, eq=False)
 class LandmarkDistance:
-    """Mean of rho(|T(p) - q|) in mm over the pairs, rho the pseudo-Huber loss that turns linear
-    beyond ``robust_mm``: a wrong pair does not tear the field.
+    """Mean of rho(|T(p) - q|) in mm over the pairs.
+
+    rho is the pseudo-Huber loss, linear beyond ``robust_mm``, so a wrong pair has a bounded force.
 
     ``confidence`` in 0 ... 1, where given, makes it a weighted mean: ``LandmarkDistance(c.fixed,
     c.moving, confidence=c.confidence)`` takes the correspondences ``c`` of a graph registration.

@@ -48,11 +48,9 @@ class LNCC:
         check_not_negative(self, "weight", "flatness")
 
     def __call__(self, step: Step) -> Float[Tensor, ""]:
-        fixed, weight, radii = (
-            step.fixed(self.feature),
-            step.weight,
-            self.radii(step.sites.spacing, step.sites.lattice),
-        )
+        fixed = step.fixed(self.feature)
+        weight = step.weight
+        radii = self.radii(step.sites.spacing, step.sites.lattice)
         known = step.samples.cached(
             (self, "fixed"), lambda: fixed_side(fixed, step.samples.weight, radii)
         )
@@ -65,7 +63,9 @@ class LNCC:
 
     def map(self, step: Step) -> Float[Tensor, "b c *lattice"]:
         """The local correlation in [-1, 1] at every site."""
-        fixed, warped, weight = step.fixed(self.feature), step.warped(self.feature), step.weight
+        fixed = step.fixed(self.feature)
+        warped = step.warped(self.feature)
+        weight = step.weight
         radii = self.radii(step.sites.spacing, step.sites.lattice)
         return local_correlation(
             fixed, warped, weight, radii, local_moments(fixed, weight, radii), self._floors(step)

@@ -12,8 +12,9 @@ from inrreg.objective.step import Step
 
 @dataclass(frozen=True)
 class MSE:
-    """Weighted mean over sites and channels of (fixed - warped)^2, in squared units of the feature;
-    0 is a perfect match.
+    """Weighted mean over sites and channels of (fixed - warped)^2.
+
+    Its unit is the squared unit of the feature; 0 is a perfect match.
     """
 
     weight: float = 1.0

@@ -16,8 +16,9 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class NCC:
-    """1 - weighted Pearson correlation over all sites, mean over channels; 0 is a perfect match, 2
-    an inverted one. Invariant to a gain above 0 and an offset.
+    """1 - weighted Pearson correlation over all sites, mean over channels.
+
+    0 is a perfect match, 2 an inverted one. It is invariant to a gain above 0 and an offset.
     """
 
     weight: float = 1.0
@@ -38,8 +39,9 @@ def correlation(
     warped: Float[Tensor, "b c *lattice"],
     weight: Float[Tensor, "b 1 *lattice"],
 ) -> Float[Tensor, " c"]:
-    """Weighted Pearson correlation over batch and lattice, one value a channel; 0 where an image is
-    constant.
+    """Weighted Pearson correlation over batch and lattice, one value a channel.
+
+    It is 0 where an image is constant.
     """
     axes = [0, *range(2, fixed.ndim)]
     total = weight.sum().clamp(min=1e-6)

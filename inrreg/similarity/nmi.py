@@ -1,5 +1,6 @@
-"""Normalised mutual information (Studholme et al., Pattern Recognition 1999): images whose
-intensities differ in kind.
+"""Normalised mutual information, for images of different modality.
+
+Reference: Studholme et al., Pattern Recognition 1999.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from inrreg.objective.step import Step
 
 @dataclass(frozen=True)
 class NMI:
-    """2 - (H(F) + H(W)) / H(F, W) from a joint histogram of ``bins`` cubic B-spline Parzen windows
-    over 0 ... 1; 1 is independence.
+    """2 - (H(F) + H(W)) / H(F, W); 1 means independence.
+
+    The joint histogram has ``bins`` cubic B-spline Parzen windows over 0 ... 1.
 
     A perfect match has the least value but not 0: each value spreads over four bins, so even then
     one image leaves the other in doubt by the entropy of that window (0.52 for values that fill 32

@@ -15,8 +15,9 @@ from inrreg.transforms.linear import Affine, Linear
 
 
 def simplified(transform: Transform) -> Transform:
-    """The same map with each run of linear transforms along a chain as one affine: one matrix
-    product a point instead of several.
+    """The same map with each run of linear transforms in a chain as one affine.
+
+    This takes one matrix product a point instead of several.
     """
     if not isinstance(transform, Composite):
         return transform
@@ -122,11 +123,9 @@ class Composite(Transform):
 
     def jacobian_on(self, grid: Grid) -> Float[Tensor, "*shape d d"]:
         d = self.ndim
-        first, moved, points = (
-            self.chain[0].jacobian_on(grid),
-            self.chain[0].displacement_on(grid),
-            grid.points(device=self.device),
-        )
+        first = self.chain[0].jacobian_on(grid)
+        moved = self.chain[0].displacement_on(grid)
+        points = grid.points(device=self.device)
         parts = zip(
             points.reshape(-1, d).split(CHUNK),
             first.reshape(-1, d, d).split(CHUNK),

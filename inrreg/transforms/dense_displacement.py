@@ -14,8 +14,10 @@ from inrreg.transforms.base import Transform
 
 
 class DenseDisplacement(Transform):
-    """u sampled on ``grid``, ``vectors`` is ``[*shape, d]`` in RAS mm, interpolated linearly or by
-    cubic B-splines; beyond the grid the border value holds.
+    """Displacement u sampled on ``grid``.
+
+    ``vectors`` is ``[*shape, d]`` in RAS mm, interpolated linearly or by cubic B-splines. Beyond
+    the grid the border value holds.
     """
 
     vectors: Tensor
@@ -32,7 +34,9 @@ class DenseDisplacement(Transform):
                 f"a displacement field on {grid} has shape {(*grid.shape, grid.ndim)}, got"
                 f" {tuple(vectors.shape)}"
             )
-        self.ndim, self.grid, self.interpolation = grid.ndim, grid, interpolation
+        self.ndim = grid.ndim
+        self.grid = grid
+        self.interpolation = interpolation
         self.vectors = nn.Parameter(vectors.detach().clone())
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:

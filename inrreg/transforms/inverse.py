@@ -12,8 +12,9 @@ from inrreg.transforms.base import Transform, from_config, to_config
 
 
 class NumericInverse(Transform):
-    """x = T^-1(y), moving world point -> fixed world point, solved point by point by Newton's
-    method on T(x) = y.
+    """x = T^-1(y), moving world point -> fixed world point.
+
+    Newton's method solves T(x) = y for each point.
 
     Raises:
         InversionError: on evaluation, if a point's residual |T(x) - y| stays above
@@ -24,19 +25,18 @@ class NumericInverse(Transform):
         self, forward_transform: Transform, tolerance_mm: float = 0.05, max_iterations: int = 30
     ) -> None:
         super().__init__()
-        self.original, self.tolerance_mm, self.max_iterations = (
-            forward_transform,
-            tolerance_mm,
-            max_iterations,
-        )
+        self.original = forward_transform
+        self.tolerance_mm = tolerance_mm
+        self.max_iterations = max_iterations
         self.ndim = forward_transform.ndim
 
     @torch.no_grad()
     def solve(
         self, points: Float[Tensor, "*sites d"]
     ) -> tuple[Float[Tensor, "*sites d"], Float[Tensor, "*sites"]]:
-        """Fixed points and the residual |T(x) - y| in mm at each, whether or not it is below the
-        tolerance.
+        """Fixed points and the residual |T(x) - y| in mm at each.
+
+        Points whose residual is above the tolerance are returned too.
         """
         y = points.reshape(-1, self.ndim)
         x = y - self.original.with_jacobian(y)[0]
@@ -54,12 +54,10 @@ class NumericInverse(Transform):
             better = trial_error < error[active]
             step[active] = torch.where(better, (2 * step[active]).clamp(max=1.0), step[active] / 2)
             moved = active[better]
-            x[moved], error[moved], missed[moved], jacobian[moved] = (
-                trial[better],
-                trial_error[better],
-                trial_missed[better],
-                trial_jacobian[better],
-            )
+            x[moved] = trial[better]
+            error[moved] = trial_error[better]
+            missed[moved] = trial_missed[better]
+            jacobian[moved] = trial_jacobian[better]
         return x.reshape(points.shape), error.reshape(points.shape[:-1])
 
     def residual(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites"]:

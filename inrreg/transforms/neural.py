@@ -1,6 +1,4 @@
-"""A coordinate network as a transform, and the lattice rendering that lets it meet full-grid
-measures cheaply.
-"""
+"""Coordinate networks as transforms, and their rendering on a lattice."""
 
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -20,8 +18,9 @@ from inrreg.transforms.bspline import computed_spline, render, render_jacobian, 
 
 
 class Neural(Transform):
-    """u(x) = scale_mm * field((x - cube centre) / cube half-width), with any network ``field``:
-    cube coordinates -> d numbers.
+    """u(x) = scale_mm * field((x - cube centre) / cube half-width).
+
+    ``field`` is any network that maps cube coordinates to d numbers.
 
     ``name`` and ``options`` say how ``FIELDS`` builds the network again; without them it can be
     used but not saved. A ``Field`` gives u and its Jacobian in one pass, any other module by
@@ -39,13 +38,11 @@ class Neural(Transform):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.cube, self.scale_mm, self.name, self.options = (
-            network,
-            cube,
-            scale_mm,
-            name,
-            options or {},
-        )
+        self.network = network
+        self.cube = cube
+        self.scale_mm = scale_mm
+        self.name = name
+        self.options = options or {}
         self.ndim = len(cube.center)
 
     def displacement(self, points: Float[Tensor, "*sites d"]) -> Float[Tensor, "*sites d"]:
@@ -107,8 +104,7 @@ class Neural(Transform):
 
 
 class Render(Transform):
-    """The cubic B-spline that passes through another transform's displacement at the knots of
-    ``lattice``.
+    """The cubic B-spline that interpolates another transform's displacement at lattice knots.
 
     The inner field is asked once a knot instead of once a voxel, and what results is a free-form
     deformation whose coefficients a network predicts: C2, with analytic derivatives, rendered on
@@ -117,12 +113,10 @@ class Render(Transform):
 
     def __init__(self, inner: Transform, lattice: Grid) -> None:
         super().__init__()
-        self.inner, self.lattice, self.ndim, self.prefers_torch_threads = (
-            inner,
-            lattice,
-            inner.ndim,
-            inner.prefers_torch_threads,
-        )
+        self.inner = inner
+        self.lattice = lattice
+        self.ndim = inner.ndim
+        self.prefers_torch_threads = inner.prefers_torch_threads
 
     @classmethod
     def over(cls, inner: Transform, grid: Grid, spacing_mm: float) -> Self:

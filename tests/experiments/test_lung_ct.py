@@ -15,7 +15,7 @@ from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.io import write_image
-from inrreg.io.dirlab_table import CASES, Entry
+from inrreg.io.dirlab_tables import CASES, PublishedCase
 from inrreg.objective.features import intensities
 from inrreg.presets import Preset
 from inrreg.stages.initial_translation import InitialTranslation
@@ -31,7 +31,9 @@ def lung_ct(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The study, with the DIR-Lab cases as small as they are here."""
     monkeypatch.syspath_prepend(str(ROOT))
     for name, entry in CASES.items():
-        monkeypatch.setitem(CASES, name, Entry(entry.cohort, SHAPE, SPACING, {30: INITIAL_MM}))
+        monkeypatch.setitem(
+            CASES, name, PublishedCase(entry.cohort, SHAPE, SPACING, {30: INITIAL_MM})
+        )
     return importlib.import_module("experiments.lung_ct")
 
 

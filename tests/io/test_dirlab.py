@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from inrreg.core.errors import InputError
 from inrreg.io import dirlab
 from inrreg.io.dirlab import dirlab_cases, read_dirlab
-from inrreg.io.dirlab_table import CASES, Entry
+from inrreg.io.dirlab_tables import CASES, PublishedCase
 
 SHAPE, SPACING, SHIFT, COUNT = (26, 26, 18), (1.2, 1.2, 2.5), np.array([1, -2, 3]), 40
 INITIAL_MM = float(np.linalg.norm(SHIFT * SPACING))
@@ -82,7 +82,9 @@ def small_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     have.
     """
     for name, entry in CASES.items():
-        monkeypatch.setitem(CASES, name, Entry(entry.cohort, SHAPE, SPACING, {COUNT: INITIAL_MM}))
+        monkeypatch.setitem(
+            CASES, name, PublishedCase(entry.cohort, SHAPE, SPACING, {COUNT: INITIAL_MM})
+        )
 
 
 REAL = dict(CASES)

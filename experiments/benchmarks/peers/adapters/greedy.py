@@ -10,11 +10,9 @@ from experiments.benchmarks.peers.adapters.frames import Job, main
 
 def register(job: Job, fixed: SimpleITK.Image, moving: SimpleITK.Image) -> SimpleITK.Image:
     """Its composed warp is on the fixed grid, LPS mm."""
-    folder, greedy, common = (
-        Path(job.output),
-        Greedy3D(),
-        f"-threads {job.threads} -V 0 -i fixed moving -m NCC 2x2x2",
-    )
+    folder = Path(job.output)
+    greedy = Greedy3D()
+    common = f"-threads {job.threads} -V 0 -i fixed moving -m NCC 2x2x2"
     affine, warp, composed = (
         folder / name for name in ("affine.mat", "warp.nii.gz", "composed.nii.gz")
     )

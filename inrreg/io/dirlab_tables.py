@@ -1,4 +1,8 @@
-"""What the owners of DIR-Lab publish of each case, and how they name its files."""
+"""The published facts about the DIR-Lab cases, and the names of their files.
+
+References: Castillo et al., Phys. Med. Biol. 2009 and 2010 (4DCT), Phys. Med. Biol. 2013
+    (COPDgene).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +13,11 @@ from inrreg.core.grid import Grid
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What the owners publish of a case: voxels, mm a voxel, and the mean initial error in mm by
-    the number of landmarks (the subset of 300, and all).
+class PublishedCase:
+    """The published size, spacing and initial landmark error of one case.
+
+    ``shape`` counts voxels, ``spacing`` is in mm. ``initial_mm`` maps the number of landmarks (the
+    subset of 300, or all) to the mean distance of corresponding landmarks before registration.
     """
 
     cohort: str
@@ -20,19 +26,21 @@ class Entry:
     initial_mm: Mapping[int, float]
 
     def grid(self) -> Grid:
-        """Index axes to the left, the back and the feet, centred at the world origin."""
+        """The grid of the case: index axes to the left, back and feet, centred at the origin."""
         corner = (np.array(self.shape) - 1) / 2 * self.spacing
         return Grid.from_spacing(self.shape, self.spacing, corner, -np.eye(3))
 
 
-def _entries(
+def _table(
     cohort: str, prefix: str, rows: Sequence[tuple[int, int, float, float, int, float]]
-) -> dict[str, Entry]:
-    """Rows of columns, slices, mm in plane, initial error of 300 landmarks, number of all
-    landmarks, and their initial error.
+) -> dict[str, PublishedCase]:
+    """The cases of one cohort.
+
+    A row holds the number of columns, the number of slices, the spacing in the plane (mm), the
+    initial error of 300 landmarks (mm), the number of all landmarks and their initial error (mm).
     """
     return {
-        f"{prefix}{number}": Entry(
+        f"{prefix}{number}": PublishedCase(
             cohort,
             (columns, columns, slices),
             (in_plane, in_plane, 2.5),
@@ -44,7 +52,7 @@ def _entries(
 
 # From the tables of the owners; the errors of 300 landmarks in COPDgene are those of Hansen &
 # Heinrich, IEEE TMI 2021.
-CASES: dict[str, Entry] = _entries(
+CASES: dict[str, PublishedCase] = _table(
     "4DCT",
     "case",
     [
@@ -59,7 +67,7 @@ CASES: dict[str, Entry] = _entries(
         (512, 128, 0.97, 7.92, 342, 7.82),
         (512, 120, 0.97, 7.30, 435, 7.63),
     ],
-) | _entries(
+) | _table(
     "COPDgene",
     "copd",
     [
@@ -79,7 +87,7 @@ CASES: dict[str, Entry] = _entries(
 
 @dataclass(frozen=True)
 class Naming:
-    """How the files of one breathing state are called after the case: a pattern, and an example."""
+    """File names of one breathing state, after the name of the case: patterns and examples."""
 
     state: str
     image: str
