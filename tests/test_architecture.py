@@ -38,6 +38,7 @@ FLOORS = (
 
 GRAPHREG_USERS = {"presets", "app", "graphreg"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+TERMINAL_FILES = ("inrreg/app/command_line.py", "inrreg/app/console.py")
 HEAVY = (
     "SimpleITK",
     "nibabel",
@@ -166,12 +167,27 @@ def sign_flips(tree: ast.AST) -> list[int]:
     return sorted(line for line, row in rows if row == ["-1", "-1", "1"])
 
 
-def calls(tree: ast.AST, name: str) -> list[int]:
-    return [
+def terminal_writes(tree: ast.AST, in_command_line: bool = False) -> list[int]:
+    """Lines that call the built-in ``print``; outside the command line also those that call a
+    ``print`` method or ``write`` of ``sys.stdout`` or ``sys.stderr``.
+    """
+    called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    built_in = [node.lineno for node in called if isinstance(node, ast.Name) and node.id == "print"]
+    streams = ("sys.stdout.write", "sys.stderr.write")
+    methods = [
         node.lineno
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+        for node in called
+        if isinstance(node, ast.Attribute)
+        and (node.attr == "print" or ast.unparse(node) in streams)
     ]
+    return sorted(built_in if in_command_line else built_in + methods)
+
+
+def top_level_imports(tree: ast.AST) -> set[str]:
+    """Names of the packages that a module imports, in functions too."""
+    names = [alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names]
+    names += [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names}
 
 
 def test_imports_point_down() -> None:
@@ -211,12 +227,21 @@ def test_only_io_knows_lps() -> None:
     ] == []
 
 
-def test_only_the_command_line_prints() -> None:
-    assert [
+def test_only_the_command_line_writes_to_the_terminal() -> None:
+    """Through the consoles of rich that ``inrreg/app/console.py`` holds."""
+    found = [
         f"{file}:{line}"
         for file, source in sources()
-        if file != "inrreg/app/command_line.py"
-        for line in calls(ast.parse(source), "print")
+        for line in terminal_writes(ast.parse(source), in_command_line=file in TERMINAL_FILES)
+    ]
+    assert found == []
+
+
+def test_only_the_console_imports_rich() -> None:
+    assert [
+        file
+        for file, source in sources()
+        if file != "inrreg/app/console.py" and "rich" in top_level_imports(ast.parse(source))
     ] == []
 
 
@@ -341,3 +366,13 @@ def test_shapes_are_checked_while_the_tests_run() -> None:
         Points(torch.zeros(3))
     with pytest.raises(jaxtyping.TypeCheckError, match="voxels"):
         basis(torch.zeros(2, 2), 4)
+
+
+def test_writes_to_the_terminal_are_found() -> None:
+    source = "print(1)\nout.print(2)\nsys.stderr.write(s)\nfile.write(s)\n"
+    assert terminal_writes(ast.parse(source)) == [1, 2, 3]
+    assert terminal_writes(ast.parse(source), in_command_line=True) == [1]
+    assert top_level_imports(ast.parse("import rich.table\nfrom torch import nn")) == {
+        "rich",
+        "torch",
+    }
