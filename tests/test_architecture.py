@@ -38,7 +38,8 @@ FLOORS = (
 
 GRAPHREG_USERS = {"presets", "app", "graphreg"}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
-TERMINAL_FILES = ("inrreg/app/command_line.py", "inrreg/app/console.py")
+COMMAND_LINE = ("inrreg/app/command_line", "inrreg/app/console")
+"""How the paths begin of what may write to the terminal."""
 HEAVY = (
     "SimpleITK",
     "nibabel",
@@ -232,7 +233,9 @@ def test_only_the_command_line_writes_to_the_terminal() -> None:
     found = [
         f"{file}:{line}"
         for file, source in sources()
-        for line in terminal_writes(ast.parse(source), in_command_line=file in TERMINAL_FILES)
+        for line in terminal_writes(
+            ast.parse(source), in_command_line=file.startswith(COMMAND_LINE)
+        )
     ]
     assert found == []
 

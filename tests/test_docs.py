@@ -106,6 +106,15 @@ def test_files_and_modules_that_are_named_exist(page: Path) -> None:
     assert [name for name in MODULE.findall(text) if not resolves(name)] == []
 
 
+def test_new_names_of_the_changelog_exist() -> None:
+    """Each row of its tables is an old name and what it is called now."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2:] for line in text.splitlines() if line.startswith("| `")]
+    names = [name for cells in rows for name in MODULE.findall("|".join(cells))]
+    assert len(names) > 80
+    assert [name for name in names if not resolves(name)] == []
+
+
 def test_a_wrong_name_is_found() -> None:
     assert resolves("inrreg.core.grid.Grid")
     assert resolves("inrreg.register")
