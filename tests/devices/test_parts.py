@@ -12,7 +12,7 @@ from roof_cases import pair_2d, pair_3d
 from inrreg.core.image_pair import ImagePair
 from inrreg.optimisation import LBFGS, Adam, GradientDescent, Optimiser
 from inrreg.penalties import Bending, Diffusion, Folding, LogJacobian, TotalVariation
-from inrreg.similarity import LNCC, MSE, NCC, NMI, MindSSC
+from inrreg.similarity import LNCC, MSE, NCC, NMI
 from inrreg.stages.both_directions import BothDirections
 from inrreg.stages.gradient_registration import Registration, Scale
 from inrreg.stages.initial_translation import InitialTranslation
@@ -44,7 +44,7 @@ STAGES: dict[str, Stage] = {
     },
     **{
         f"similarity {type(term).__name__}": replace(BASE, similarities=(term,))
-        for term in (LNCC(20.0), NCC(), NMI(), MindSSC())
+        for term in (LNCC(20.0), NCC(), NMI())
     },
     **{
         f"penalty {type(term).__name__}": replace(BASE, penalties=(term,))
