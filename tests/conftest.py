@@ -3,11 +3,13 @@ it, the devices, and the real cases.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from pretend_device import DEVICE, pretend_device
 from worlds import Wave, oblique_grid
 
 from inrreg.core.grid import Grid
@@ -76,3 +78,16 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.fail(f"INRREG_DATA names {path}, which is no folder")
     return path.resolve()
+
+
+@pytest.fixture(params=["pretend", *["cuda"] * torch.cuda.is_available()])
+def accelerator(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[torch.device]:
+    """A device other than the CPU; ``register(device=...)`` takes the pretended one too."""
+    if request.param == "cuda":
+        yield torch.device("cuda")
+        return
+    monkeypatch.setattr("inrreg.app.register._device", torch.device)
+    with pretend_device():
+        yield DEVICE

@@ -1,0 +1,69 @@
+"""Every preset, shortened, gives the map of the CPU on another device, and its result is saved."""
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from roof_cases import pair_2d, pair_3d
+
+import inrreg
+from inrreg.app.register import register
+from inrreg.app.result import Result
+from inrreg.phantoms import PhantomPair
+from inrreg.presets import PRESETS, Preset, preset
+from inrreg.stages.gradient_registration import Scale
+
+FLOOR_MM = 1e-3
+PAIRS = {"2-D": pair_2d, "3-D": pair_3d}
+
+
+def shortened(settings: Any) -> Any:
+    """The settings with at most two iterations a scale, at 6 mm or coarser."""
+    if isinstance(settings, Scale):
+        return replace(
+            settings,
+            spacing_mm=max(settings.spacing_mm, 6.0),
+            iterations=min(settings.iterations, 2),
+        )
+    if isinstance(settings, tuple):
+        return tuple(shortened(entry) for entry in settings)
+    if is_dataclass(settings) and not isinstance(settings, type):
+        changes = {f.name: shortened(getattr(settings, f.name)) for f in fields(settings) if f.init}
+        return replace(settings, **changes)
+    return settings
+
+
+def registered(pair: PhantomPair, chosen: Preset, device: str, scale: float = 1.0) -> Result:
+    """The result where the moving intensities are multiplied by ``scale``."""
+    moving = replace(pair.moving, data=pair.moving.data * scale)
+    return register(
+        pair.fixed,
+        moving,
+        preset=chosen,
+        fixed_mask=pair.fixed_mask,
+        moving_mask=pair.moving_mask,
+        device=device,
+    )
+
+
+def distance_mm(one: Result, other: Result) -> float:
+    """The largest distance between two maps on the fixed grid."""
+    fields_mm = [result.transform.displacement_on(result.grid) for result in (one, other)]
+    return float((fields_mm[0] - fields_mm[1]).norm(dim=-1).max())
+
+
+@pytest.mark.parametrize("dimension", PAIRS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_map_is_that_of_the_cpu(
+    name: str, dimension: str, accelerator: torch.device, tmp_path: Path
+) -> None:
+    pair, chosen = PAIRS[dimension](), shortened(preset(name))
+    expected = registered(pair, chosen, "cpu")
+    nudged = registered(pair, chosen, "cpu", 1 + 1e-6)
+    found = registered(pair, chosen, str(accelerator))
+    assert distance_mm(found, expected) <= max(FLOOR_MM, 3 * distance_mm(nudged, expected))
+    found.save(tmp_path / "result")
+    loaded = inrreg.load(tmp_path / "result")
+    assert distance_mm(loaded, found) < FLOOR_MM
