@@ -14,7 +14,7 @@ from inrreg.evaluation import (
     landmark_error,
     surface_distances,
 )
-from inrreg.io import read_labels, read_mask, read_point_pairs
+from inrreg.io import as_labels, read_labels, read_mask, read_point_pairs
 from inrreg.transforms.warp import AnyImage
 
 
@@ -41,10 +41,8 @@ def evaluate_result(
     if landmarks is not None:
         numbers["landmarks"] = _landmarks(result, landmarks)
     if fixed_labels is not None and moving_labels is not None:
-        fixed, warped = (
-            _on_fixed_grid(read_labels(fixed_labels), result),
-            result.warp(read_labels(moving_labels)),
-        )
+        fixed = _on_fixed_grid(read_labels(fixed_labels), result)
+        warped = as_labels(result.warp(read_labels(moving_labels)), "moving_labels")
         numbers |= {
             "overlap": label_overlap(fixed, warped).to_json(),
             "surface": surface_distances(fixed, warped).to_json(),

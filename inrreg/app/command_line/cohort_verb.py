@@ -55,7 +55,8 @@ def cohort(
         quiet: Say nothing but errors.
         verbose: Show the traceback of an unexpected error.
     """
-    from inrreg.app.cohort import TABLE, run
+    from inrreg.app.cohort import run
+    from inrreg.app.cohort_rows import TABLE
 
     set_up_logging(quiet, verbose)
     try:

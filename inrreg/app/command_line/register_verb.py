@@ -29,7 +29,8 @@ def _option(metadata: Any, positional: bool) -> Any:
         help_behavior_hint=metadata["hint"],
     )
     if metadata["hint"] == "(repeatable)":
-        return UseAppendAction[Annotated[metadata["kind"], shown]]
+        repeated: Any = UseAppendAction
+        return repeated[Annotated[metadata["kind"], shown]]
     kind = Annotated[metadata["kind"] | None, shown]
     return Annotated[kind, Positional] if positional else kind
 
@@ -129,4 +130,5 @@ def parsed_settings(assignments: tuple[str, ...]) -> dict[str, object]:
                 f"the setting {text!r} has no value; write it as STAGE.OPTION=VALUE, for instance"
                 " continuous.optimiser.learning_rate=0.2"
             )
-    return dict(text.split("=", 1) for text in assignments)
+    pairs = [text.split("=", 1) for text in assignments]
+    return {name: value for name, value in pairs}

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inrreg.ops.dispatch import operation
-from inrreg.ops.sampling import linear_at
+from inrreg.ops.sampler import linear_at
 
 FINENESS = 65536.0
 """Parts of a voxel that places are rounded to, less than points in single precision carry: sites on
