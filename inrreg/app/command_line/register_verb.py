@@ -124,11 +124,13 @@ def parsed_settings(assignments: tuple[str, ...]) -> dict[str, object]:
     Raises:
         InputError: a text without ``=``.
     """
+    settings: dict[str, object] = {}
     for text in assignments:
-        if "=" not in text:
+        name, equals, value = text.partition("=")
+        if not equals:
             raise InputError(
                 f"the setting {text!r} has no value; write it as STAGE.OPTION=VALUE, for instance"
                 " continuous.optimiser.learning_rate=0.2"
             )
-    pairs = [text.split("=", 1) for text in assignments]
-    return {name: value for name, value in pairs}
+        settings[name] = value
+    return settings
