@@ -58,7 +58,7 @@ STAGES: dict[str, Callable[[], Stage]] = {
     "gradient registration": lambda: QUICK,
     "gradient registration of a ready transform": lambda: replace(QUICK, transform=spline()),
     "initial translation": InitialTranslation,
-    "kept": lambda: KeepIfImproved(LINEAR, -1e6),
+    "kept": lambda: KeepIfImproved(LINEAR, 0.0),
     "not kept": lambda: KeepIfImproved(LINEAR, 1.0),
     "mask alignment": lambda: MaskAlignment(LINEAR),
     "refinement": lambda: Refinement(QUICK),

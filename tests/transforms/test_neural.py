@@ -207,12 +207,13 @@ def test_the_levels_of_a_registration_raise_the_bandwidth() -> None:
     def watch(record: Record) -> None:
         shares.append(float(window(transform).mean()))
 
-    Registration(
+    registration = Registration(
         transform,
         (MSE(),),
         optimiser=Adam(1e-3),
         scales=(Scale(8, 2), Scale(8, 2, 12.0), Scale(4, 2, 4.0)),
-    ).run(pair, progress=watch)
+    )
+    registration.fit(transform, pair, None, torch.Generator().manual_seed(0), watch)
     assert shares[0] < shares[2] < shares[4]
     assert shares[0] == pytest.approx(shares[1], abs=0.05)  # moved only as far as the weights did
 
