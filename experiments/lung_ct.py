@@ -166,9 +166,9 @@ def run(case: Case, preset: Preset, threads: int) -> dict[str, Any]:
         "snapped_mean_mm": error.snapped.mean_mm,
         "median_mm": error.continuous.median_mm,
         "above_2mm_percent": error.continuous.above_2mm_percent,
-        "folded_percent": float(result.metrics["jacobian"]["folded_percent"]),
-        "det_min": float(result.metrics["jacobian"]["min"]),
-        "outcome": result.metrics["outcome"]["name"],
+        "folded_percent": float(result.metrics.jacobian.folded_percent),
+        "det_min": float(result.metrics.jacobian.min),
+        "outcome": result.metrics.outcome.name,
         "seconds": seconds,
     }
 

@@ -170,7 +170,7 @@ class FilledKeypoints:
     erosion_mm: float = 2.0
 
     def __post_init__(self) -> None:
-        check_count(self, "count")
+        check_count(self, "count", least=0)
         check_above_zero(self, "gap_mm")
         check_not_negative(self, "erosion_mm")
 

@@ -88,6 +88,8 @@ def accelerator(
     if request.param == "cuda":
         yield torch.device("cuda")
         return
-    monkeypatch.setattr("inrreg.app.register._device", torch.device)
+    monkeypatch.setattr(
+        "inrreg.app.request.Request.torch_device", lambda request: torch.device(request.device)
+    )
     with pretend_device():
         yield DEVICE

@@ -91,7 +91,7 @@ def test_every_parameter_can_be_trained(
 ) -> None:
     network = awake(FIELDS[field_name](ndim=ndim, outputs=ndim, generator=generator))
     values = network(coordinates).square().sum() + (
-        network.counterpart()(coordinates).square().sum() if isinstance(network, TwoWay) else 0
+        network.fitted_inverse()(coordinates).square().sum() if isinstance(network, TwoWay) else 0
     )
     values.backward()
     assert {
