@@ -69,7 +69,7 @@ class NearestNeighbours:
         check_not_negative(self, "intensity_mm")
 
     def __call__(self, points: Float[Tensor, "n d"], intensities: Float[Tensor, " n"]) -> Graph:
-        if not 1 <= self.k < len(points):
+        if self.k >= len(points):
             raise InputError(
                 f"{self.k} nearest neighbours need more than {self.k} keypoints, got {len(points)};"
                 " ask for fewer neighbours or more keypoints"

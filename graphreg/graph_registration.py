@@ -22,7 +22,7 @@ from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image, Points
 from inrreg.core.image_pair import Correspondences, ImagePair
-from inrreg.core.settings_checks import check_above_zero, check_items
+from inrreg.core.settings_checks import check_above_zero, check_any
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.core.threads import prefer_kernels
 from inrreg.objective.features import Feature, RobustWindow
@@ -69,7 +69,7 @@ class GraphRegistration:
     name: str = "graph"
 
     def __post_init__(self) -> None:
-        check_items(self, "searches", least=1)
+        check_any(self, "searches", "search", "(Search(Labels(32, 4)),)")
         check_above_zero(self, "lattice_mm", "outlier_mm", "memory_mb")
 
     @prefer_kernels()
@@ -85,14 +85,9 @@ class GraphRegistration:
         correspondences are the keypoints of the last search.
 
         Raises:
-            InputError: no search, no keypoint, too few for the graph or the densifier, a range
+            InputError: no keypoint, too few for the graph or the densifier, a range
                 larger than the image, or a cost volume beyond the bound on the memory.
         """
-        if not self.searches:
-            raise InputError(
-                "a graph registration needs at least one search, for instance"
-                " searches=(Search(Labels(32, 4)),)"
-            )
         for search in self.searches:
             search.labels.facing(pair.fixed.grid).check_within(pair.fixed.grid)
         watch, generator = Stopwatch(), torch.Generator().manual_seed(seed)

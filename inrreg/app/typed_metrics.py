@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from inrreg.evaluation.distance_statistics import DistanceStatistics
+
 Json = Mapping[str, Any]
 
 
@@ -84,22 +86,11 @@ class InverseMetrics:
     not_inverted_percent: float
 
 
-@dataclass(frozen=True)
-class LandmarkMetrics:
+@dataclass(frozen=True, kw_only=True)
+class LandmarkMetrics(DistanceStatistics):
     """Landmark errors in mm; ``snapped_*`` after rounding to voxel centres of the moving grid."""
 
     initial_mean_mm: float
-    n: int
-    mean_mm: float
-    sd_mm: float
-    median_mm: float
-    p25_mm: float
-    p75_mm: float
-    p95_mm: float
-    max_mm: float
-    trimmed98_mm: float
-    above_2mm_percent: float
-    above_5mm_percent: float
     snapped_mean_mm: float | None = None
     snapped_sd_mm: float | None = None
     snapped_median_mm: float | None = None
@@ -127,7 +118,8 @@ class LandmarkMetrics:
 
     def _own(self) -> dict[str, Any]:
         """The errors without the groups, and without ``snapped_*`` where nothing was snapped."""
-        own = {name: value for name, value in asdict(self).items() if name != "groups"}
+        own = {"initial_mean_mm": self.initial_mean_mm, **asdict(self)}
+        del own["groups"]
         if self.snapped_mean_mm is None:
             return {name: value for name, value in own.items() if not name.startswith("snapped_")}
         return own

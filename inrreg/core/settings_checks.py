@@ -60,18 +60,29 @@ def check_count(settings: object, *names: str, least: int = 1) -> None:
             raise _refused(settings, name, f"a whole number of {least} or more", value)
 
 
-def check_items(settings: object, *names: str, least: int = 0) -> None:
-    """Whether these fields are tuples of at least ``least`` items.
+def check_tuple(settings: object, name: str, example: str) -> None:
+    """Whether this field is a tuple; ``example`` is one.
 
     Raises:
-        InputError: one is not.
+        InputError: it is not.
     """
-    for name in names:
-        value = getattr(settings, name)
-        if not isinstance(value, tuple):
-            raise _refused(settings, name, "a tuple, as in (LNCC(9.0),)", value)
-        if len(value) < least:
-            raise _refused(settings, name, f"a tuple of at least {least} item", value)
+    value = getattr(settings, name)
+    if not isinstance(value, tuple):
+        raise _refused(settings, name, f"a tuple, for instance {name}={example}", value)
+
+
+def check_any(settings: object, name: str, item: str, example: str) -> None:
+    """Whether this field is a tuple with at least one ``item``; ``example`` is one.
+
+    Raises:
+        InputError: it is not.
+    """
+    check_tuple(settings, name, example)
+    if not getattr(settings, name):
+        raise InputError(
+            f"{type(settings).__name__}: {name} must be a tuple that is not empty; it"
+            f" needs at least one {item}, for instance {name}={example}"
+        )
 
 
 def _is_number(value: object) -> bool:

@@ -1,6 +1,6 @@
 """Both images on one grid under the present maps: the input of a detector of non-correspondence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -80,6 +80,13 @@ def binarise_above_half(mask: Image) -> Image:
     wholly, because any remaining weight would still pull.
     """
     return mask.with_data(torch.where(mask.data > 0.5, 1.0, mask.data))
+
+
+def with_found_mask(pair: ImagePair, mask: Image | None) -> ImagePair:
+    """``pair`` with its lesion masks at first, then with the ``mask`` that was found."""
+    if mask is None:
+        return pair
+    return replace(pair, fixed_lesion=binarise_above_half(mask), moving_lesion=None)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ the score and so many spreads: a lesion of a tenth of what is seen raises them b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from torch import Tensor
 from inrreg.core.errors import InputError
 from inrreg.core.image import Image
 from inrreg.core.image_pair import ImagePair
-from inrreg.metamorphosis.aligned import Aligned, Detector, binarise_above_half
+from inrreg.metamorphosis.aligned import Aligned, Detector, with_found_mask
 from inrreg.metamorphosis.evidence import MAD_OF_UNIT_NORMAL, residual
 from inrreg.objective.features import GradientMagnitude
 from inrreg.ops.separable import apply_along_axes, box_sum, smoothing
@@ -143,11 +143,7 @@ class DetectedMask:
         """See ``MaskRule``: before the first look what the lesion masks say, then what was
         found.
         """
-        return (
-            pair
-            if mask is None
-            else replace(pair, fixed_lesion=binarise_above_half(mask), moving_lesion=None)
-        )
+        return with_found_mask(pair, mask)
 
     def find(
         self, view: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator

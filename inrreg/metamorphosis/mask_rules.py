@@ -2,7 +2,7 @@
 the pair.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inrreg.core.image import Image
 from inrreg.core.image_pair import ImagePair
-from inrreg.metamorphosis.aligned import Aligned, binarise_above_half
+from inrreg.metamorphosis.aligned import Aligned, with_found_mask
 from inrreg.metamorphosis.evidence import Evidence, InconsistencyEvidence, IntensityEvidence
 from inrreg.metamorphosis.posterior import Posterior, ScalarModel, probability
 from inrreg.optimisation import Outcome
@@ -49,11 +49,7 @@ class LearnedMask:
 
     def known(self, pair: ImagePair, mask: Image | None) -> ImagePair:
         """See ``MaskRule``: the lesion masks of the pair at first, then the mask that was found."""
-        return (
-            pair
-            if mask is None
-            else replace(pair, fixed_lesion=binarise_above_half(mask), moving_lesion=None)
-        )
+        return with_found_mask(pair, mask)
 
     def find(
         self, view: Aligned, counterpart: Float[Tensor, "1 *shape"], generator: torch.Generator

@@ -10,15 +10,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from inrreg.core.errors import InputError
 from inrreg.core.grid import Grid
 from inrreg.core.image import Image
 from inrreg.core.image_pair import ImagePair
 from inrreg.core.settings_checks import (
     check_above_zero,
+    check_any,
     check_count,
-    check_items,
     check_not_negative,
+    check_tuple,
 )
 from inrreg.core.stopwatch import Stopwatch
 from inrreg.core.threads import prefer_kernels
@@ -84,12 +84,9 @@ class Registration:
     name: str = "continuous"
 
     def __post_init__(self) -> None:
-        if self.similarities == ():
-            raise InputError(
-                "a registration needs at least one similarity, for instance similarities=(LNCC(),)"
-            )
-        check_items(self, "similarities", "scales", least=1)
-        check_items(self, "penalties")
+        check_any(self, "similarities", "similarity", "(LNCC(9.0),)")
+        check_any(self, "scales", "scale", "(Scale(4, 50),)")
+        check_tuple(self, "penalties", "(Bending(1.0),)")
         check_not_negative(self, "mask_margin_mm")
 
     def run(

@@ -181,6 +181,13 @@ def test_an_edge_to_itself_is_refused() -> None:
         from_networkx(networkx.Graph([(0, 1), (1, 1)]))
 
 
+def test_no_neighbours_are_refused() -> None:
+    with pytest.raises(
+        InputError, match="NearestNeighbours: k must be a whole number of 1 or more"
+    ):
+        NearestNeighbours(0)
+
+
 @pytest.mark.parametrize("k", [5, 9])
 def test_too_few_keypoints_are_refused(k: int) -> None:
     with pytest.raises(
